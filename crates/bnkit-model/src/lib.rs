@@ -6,10 +6,12 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`proto`] | the ONNX schema as prost types, for the small messages |
 //! | [`tensor`], [`dtype`] | element types and dense tensors |
 
 pub mod dtype;
 pub mod error;
+pub mod proto;
 pub mod tensor;
 
 pub use dtype::DType;

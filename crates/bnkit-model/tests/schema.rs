@@ -1,0 +1,93 @@
+//! The checked-in schema is the one that `proto/onnx.proto` describes, and that is the one ONNX publishes.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use protox::prost_reflect::prost_types::FileDescriptorSet;
+use protox::prost_reflect::{Cardinality, DescriptorPool, Kind};
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn descriptors() -> FileDescriptorSet {
+    let folder = workspace().join("proto");
+    protox::compile([folder.join("onnx.proto")], [folder]).expect("proto/onnx.proto compiles")
+}
+
+#[test]
+fn the_generated_code_is_up_to_date() {
+    let out = tempfile::tempdir().expect("a temporary folder");
+    prost_build::Config::new()
+        .bytes(["."])
+        .out_dir(out.path())
+        .compile_fds(descriptors())
+        .expect("prost generates code");
+    let fresh =
+        std::fs::read_to_string(out.path().join("onnx.rs")).expect("one file for the package");
+    let checked_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proto/onnx.rs");
+    if std::env::var_os("BNKIT_BLESS").is_some() {
+        std::fs::write(&checked_in, &fresh).expect("the generated file is written");
+    }
+    let stored = std::fs::read_to_string(&checked_in).expect("the generated file is checked in");
+    assert!(
+        stored == fresh,
+        "src/proto/onnx.rs differs from what proto/onnx.proto gives; run with BNKIT_BLESS=1"
+    );
+}
+
+/// One line per field: `Message.field number label type`.
+fn fields_of(pool: &DescriptorPool) -> BTreeSet<String> {
+    let package = |name: &str| name.strip_prefix("onnx.").unwrap_or(name).to_owned();
+    let mut lines = BTreeSet::new();
+    for message in pool.all_messages() {
+        for field in message.fields() {
+            let label = match field.cardinality() {
+                Cardinality::Optional => "optional",
+                Cardinality::Required => "required",
+                Cardinality::Repeated => "repeated",
+            };
+            let kind = match field.kind() {
+                Kind::Message(message) => package(message.full_name()),
+                Kind::Enum(kind) => package(kind.full_name()),
+                scalar => format!("{scalar:?}").to_lowercase(),
+            };
+            let owner = package(message.full_name());
+            lines.insert(format!(
+                "{owner}.{} {} {label} {kind}",
+                field.name(),
+                field.number()
+            ));
+        }
+    }
+    lines
+}
+
+#[test]
+fn the_schema_is_the_published_one() {
+    let table = workspace().join("testdata/schema/onnx_fields.txt");
+    let table = std::fs::read_to_string(table).expect("the golden table is there");
+    let golden: BTreeSet<String> = table
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
+    let pool =
+        DescriptorPool::from_file_descriptor_set(descriptors()).expect("a consistent schema");
+    let ours = fields_of(&pool);
+    assert!(
+        golden.len() > 100,
+        "the golden table has only {} lines",
+        golden.len()
+    );
+    assert_eq!(
+        ours.difference(&golden).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "fields that ONNX does not have"
+    );
+    assert_eq!(
+        golden.difference(&ours).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "fields that are missing here"
+    );
+}
