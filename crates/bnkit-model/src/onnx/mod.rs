@@ -12,10 +12,12 @@
 //! | `external` | external data: containment, reading, layout |
 //! | `save` | writing atomically |
 
+mod edit;
 mod load;
 mod model;
 mod recipe;
 mod resolve;
 
+pub use edit::{Edit, NewTensor, Operand};
 pub use model::*;
 pub use recipe::{Base, Recipe, Scale};
