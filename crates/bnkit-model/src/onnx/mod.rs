@@ -9,11 +9,14 @@
 //! | `read`, `typed` | the elements of tensors, in chunks; those of typed fields |
 //! | `magnitude` | how large the elements of a tensor are |
 //! | `payload` | the elements of tensors on the way out |
+//! | `types` | element types and shapes, as far as they are certain |
+//! | `constant` | which values are constants, and what they are |
 //! | `edit` | the list of edits, and the one place that applies them |
 //! | `encode` | the model as a list of byte ranges, old and new |
 //! | `external` | external data: containment, reading, layout |
 //! | `save` | writing atomically |
 
+mod constant;
 mod external;
 mod load;
 mod magnitude;
@@ -23,7 +26,10 @@ mod read;
 mod recipe;
 mod resolve;
 mod typed;
+mod types;
 
+pub use constant::{Constants, Dense, NotConstant};
 pub use magnitude::Magnitude;
 pub use model::*;
 pub use recipe::{Base, Recipe, Scale};
+pub use types::Types;
