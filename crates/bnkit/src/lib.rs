@@ -1,1 +1,15 @@
-//! placeholder
+//! Fold BatchNorm out of trained checkpoints, exactly, and prove it.
+
+mod affine;
+mod clean;
+pub mod error;
+pub mod explain;
+pub mod fold;
+mod glob;
+pub mod pipeline;
+mod refusal;
+pub mod report;
+pub mod route;
+pub mod site;
+
+pub use error::{Error, Result};

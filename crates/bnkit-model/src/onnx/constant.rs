@@ -222,7 +222,8 @@ impl<'m> Constants<'m> {
         let content = model.value(value);
         match (content.origin, &content.tensor) {
             (Origin::Initializer, Some(tensor)) => Ok(Place::Stored(tensor)),
-            (Origin::Initializer, None) => Err(self.wrong(value, "sparse tensors are not read")),
+            // A sparse initializer: carried, not read.
+            (Origin::Initializer, None) => Err(NotConstant::Computed { value }),
             (Origin::Input, Some(tensor)) if content.scope == model.main() => {
                 if model.ir_version < 4 || self.assume_overridable {
                     Ok(Place::Stored(tensor))

@@ -16,8 +16,8 @@
 //! | `external` | external data: containment, reading, layout |
 //! | `save` | writing atomically |
 
-mod edit;
 mod constant;
+mod edit;
 mod external;
 mod load;
 mod magnitude;
@@ -29,8 +29,8 @@ mod resolve;
 mod typed;
 mod types;
 
-pub use edit::{Edit, NewTensor, Operand};
 pub use constant::{Constants, Dense, NotConstant};
+pub use edit::{Edit, NewTensor, Operand};
 pub use magnitude::Magnitude;
 pub use model::*;
 pub use recipe::{Base, Recipe, Scale};
