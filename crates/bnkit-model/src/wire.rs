@@ -191,6 +191,12 @@ pub fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     put_varint(out, value);
 }
 
+/// Appends a float field.
+pub fn put_float_field(out: &mut Vec<u8>, number: u32, value: f32) {
+    put_varint(out, u64::from(number) << 3 | 5);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
 /// Appends the tag and length of a length-delimited field; the payload follows.
 pub fn put_len_header(out: &mut Vec<u8>, number: u32, length: u64) {
     put_varint(out, u64::from(number) << 3 | 2);

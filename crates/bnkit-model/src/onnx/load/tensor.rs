@@ -126,7 +126,7 @@ impl Header {
 }
 
 /// Reads the header of the tensor in `span` and checks that the payload has the size that it says.
-pub(super) fn tensor(window: &mut Window<'_>, span: Span) -> Result<(String, TensorDef)> {
+pub(in crate::onnx) fn tensor(window: &mut Window<'_>, span: Span) -> Result<(String, TensorDef)> {
     let mut header = Header::read(window, span.clone())?;
     let name = std::mem::take(&mut header.name);
     match header.check(span) {
