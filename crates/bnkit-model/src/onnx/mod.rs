@@ -15,7 +15,7 @@
 //! | `encode`, `segments` | the model as a list of byte ranges, old and new |
 //! | `external` | external data on the way in: containment, reading |
 //! | `layout` | external data on the way out |
-//! | `save` | writing atomically |
+//! | `save`, `output` | writing atomically; one file in the making |
 
 mod constant;
 mod edit;
@@ -25,10 +25,12 @@ mod layout;
 mod load;
 mod magnitude;
 mod model;
+mod output;
 mod payload;
 mod read;
 mod recipe;
 mod resolve;
+mod save;
 mod segments;
 mod typed;
 mod types;
@@ -39,4 +41,5 @@ pub use encode::Precision;
 pub use magnitude::Magnitude;
 pub use model::*;
 pub use recipe::{Base, Recipe, Scale};
+pub use save::{SaveOptions, Saved};
 pub use types::Types;
