@@ -253,7 +253,7 @@ impl<'m> Constants<'m> {
     /// Where `value` comes from, behind any number of Identity nodes.
     fn stored_place(&self, mut value: ValueId) -> Result<Place<'m>, NotConstant> {
         let start = value;
-        for _ in 0..MAX_NODES {
+        for _ in 0..=MAX_DEPTH {
             let place = self.place(value)?;
             match place {
                 Place::Node(id) if self.model.node(id).op_type == "Identity" => {
@@ -265,7 +265,7 @@ impl<'m> Constants<'m> {
         }
         Err(self.wrong(
             start,
-            &format!("it lies behind more than {MAX_NODES} Identity nodes"),
+            &format!("it lies behind more than {MAX_DEPTH} Identity nodes"),
         ))
     }
 

@@ -12,26 +12,34 @@
 //! | `types` | element types and shapes, as far as they are certain |
 //! | `constant` | which values are constants, and what they are |
 //! | `edit` | the list of edits, and the one place that applies them |
-//! | `encode` | the model as a list of byte ranges, old and new |
-//! | `external` | external data: containment, reading, layout |
-//! | `save` | writing atomically |
+//! | `encode`, `segments` | the model as a list of byte ranges, old and new |
+//! | `external` | external data on the way in: containment, reading |
+//! | `layout` | external data on the way out |
+//! | `save`, `output` | writing atomically; one file in the making |
 
 mod constant;
 mod edit;
+mod encode;
 mod external;
+mod layout;
 mod load;
 mod magnitude;
 mod model;
+mod output;
 mod payload;
 mod read;
 mod recipe;
 mod resolve;
+mod save;
+mod segments;
 mod typed;
 mod types;
 
 pub use constant::{Constants, Dense, NotConstant};
 pub use edit::{Edit, NewTensor, Operand};
+pub use encode::Precision;
 pub use magnitude::Magnitude;
 pub use model::*;
 pub use recipe::{Base, Recipe, Scale};
+pub use save::{SaveOptions, Saved};
 pub use types::Types;
