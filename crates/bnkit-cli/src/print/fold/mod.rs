@@ -185,9 +185,9 @@ pub(super) fn place(site: &Site) -> String {
 
 /// Why a model may have no BatchNorm.
 const NOTHING_TO_FOLD: [&str; 4] = [
-    "The exporter may have folded them already: torch.onnx.export does so for a model in eval mode, tf2onnx and Paddle too.",
+    "The exporter may have folded them already: torch.onnx.export and tf2onnx do so unless told otherwise.",
     "The model may normalise in another way: LayerNorm, GroupNorm and InstanceNorm depend on their input and cannot be folded.",
-    "The normalisation may be written as Mul, Add, Sub and Div: that is folded into BatchNorms' neighbours only.",
+    "Its normalisation may be written out as Mul, Add, Sub and Div nodes: bnkit inspect lists the operators.",
     "The README, section \"Exporting so that BatchNorm survives\", says how to keep them.",
 ];
 
