@@ -95,7 +95,7 @@ impl DType {
                 14 => 64,          // complex64
                 15 => 128,         // complex128
                 17..=20 | 24 => 8, // float8 variants
-                21 | 22 | 23 => 4, // uint4, int4, float4e2m1
+                21..=23 => 4,      // uint4, int4, float4e2m1
                 25 | 26 => 2,      // uint2, int2
                 _ => return None,
             },

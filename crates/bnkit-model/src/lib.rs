@@ -6,11 +6,19 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`source`] | where bytes come from: a file read at offsets, or memory |
+//! | [`wire`] | the protobuf wire format: fields as byte ranges, and the writer for single fields |
+//! | [`proto`] | the ONNX schema as prost types, for the small messages |
+//! | [`onnx`] | the model: scopes, nodes, values, tensors; loading, editing and saving |
 //! | [`tensor`], [`dtype`] | element types and dense tensors |
 
 pub mod dtype;
 pub mod error;
+pub mod onnx;
+pub mod proto;
+pub mod source;
 pub mod tensor;
+pub mod wire;
 
 pub use dtype::DType;
 pub use error::{Error, Result};

@@ -1,0 +1,225 @@
+//! Reading the structure of a model: one walk over the fields, payloads stay where they are.
+//!
+//! This file reads the model message, `scope` graphs and functions, `node` nodes and attributes, `tensor` the headers of
+//! tensors. Whatever has no part in the graph (documentation, device configurations, fields of a later ONNX) is only
+//! noted by its place, for the writer.
+
+mod node;
+mod scope;
+mod tensor;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::model::*;
+use super::resolve;
+use crate::source::{Source, Window};
+use crate::wire::{Field, Fields, WireType, malformed};
+use crate::{Error, Result, proto};
+
+/// Domains and versions of the operators that are in force.
+type Opsets = Arc<Vec<(String, i64)>>;
+
+impl Model {
+    /// Reads the structure of an ONNX file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no ONNX model, or its names do not fit together.
+    pub fn open(path: &Path) -> Result<Self> {
+        let dir = path.parent().map(Path::to_owned).unwrap_or_default();
+        let source = Source::open(path)?;
+        Self::load(source, Some(dir)).map_err(|error| error.in_file(path))
+    }
+
+    /// Reads the structure of an ONNX model in memory; it cannot have external data.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_bytes(bytes: impl Into<bytes::Bytes>) -> Result<Self> {
+        Self::load(Source::memory(bytes), None)
+    }
+
+    fn load(source: Source, dir: Option<std::path::PathBuf>) -> Result<Self> {
+        let source = Arc::new(source);
+        let mut model = Self {
+            source: source.clone(),
+            dir,
+            ir_version: 0,
+            producer: String::new(),
+            scopes: Vec::new(),
+            nodes: Vec::new(),
+            values: Vec::new(),
+            items: Vec::new(),
+            metadata: Vec::new(),
+            metadata_dirty: false,
+            names: NameTable::new(),
+        };
+        if source.is_empty() {
+            return Err(Error::invalid("the file is empty"));
+        }
+        let mut window = Window::new(&source);
+        Loader { model: &mut model }.model(&mut window)?;
+        resolve::check_order(&model)?;
+        Ok(model)
+    }
+}
+
+/// The main graph's id is 0, so it is reserved before anything else is read.
+struct Loader<'m> {
+    model: &'m mut Model,
+}
+
+fn is_bytes(field: &Field) -> Result<()> {
+    match field.wire {
+        WireType::Bytes => Ok(()),
+        _ => Err(malformed(
+            field.whole.start,
+            &format!("field {} has the wrong wire type", field.number),
+        )),
+    }
+}
+
+fn decode<M: Message + Default>(window: &mut Window<'_>, field: &Field, what: &str) -> Result<M> {
+    is_bytes(field)?;
+    let bytes = window.bytes(field.payload.clone())?;
+    M::decode(bytes.as_slice())
+        .map_err(|error| malformed(field.whole.start, &format!("{what}: {error}")))
+}
+
+impl Loader<'_> {
+    fn model(&mut self, window: &mut Window<'_>) -> Result<()> {
+        // The wrong kind of file shows itself here; say so in words.
+        let not_onnx = |error: Error| match error {
+            Error::Invalid(message) => {
+                Error::Invalid(format!("not a readable ONNX model: {message}"))
+            }
+            other => other,
+        };
+        let len = window.source().len();
+        let mut opsets = Vec::new();
+        let mut graph = None;
+        let mut functions = Vec::new();
+        let mut training = false;
+        let mut fields = Fields::new(window, 0..len);
+        while let Some(field) = fields.next().map_err(not_onnx)? {
+            let kind = match field.number {
+                1 => {
+                    self.model.ir_version = field.value as i64;
+                    ItemKind::Other(1)
+                }
+                2 | 3 => {
+                    is_bytes(&field).map_err(not_onnx)?;
+                    let text = fields
+                        .window()
+                        .text(field.payload.clone())
+                        .map_err(not_onnx)?;
+                    if !self.model.producer.is_empty() && !text.is_empty() {
+                        self.model.producer.push(' ');
+                    }
+                    self.model.producer.push_str(&text);
+                    ItemKind::Other(field.number)
+                }
+                7 => {
+                    is_bytes(&field).map_err(not_onnx)?;
+                    if graph.replace(field.clone()).is_some() {
+                        return Err(Error::invalid("the model has two graphs"));
+                    }
+                    ItemKind::Scope(ScopeId(0))
+                }
+                8 => {
+                    let opset: proto::OperatorSetIdProto =
+                        decode(fields.window(), &field, "opset_import").map_err(not_onnx)?;
+                    opsets.push((opset.domain.unwrap_or_default(), opset.version.unwrap_or(0)));
+                    ItemKind::Other(8)
+                }
+                14 => {
+                    let entry: proto::StringStringEntryProto =
+                        decode(fields.window(), &field, "metadata_props").map_err(not_onnx)?;
+                    let key = entry.key.unwrap_or_default();
+                    self.model
+                        .metadata
+                        .push((key.clone(), entry.value.unwrap_or_default()));
+                    ItemKind::Metadata(key)
+                }
+                20 => {
+                    training = true;
+                    ItemKind::Other(20)
+                }
+                25 => {
+                    is_bytes(&field)?;
+                    functions.push((self.model.items.len(), field.clone()));
+                    ItemKind::Other(25)
+                }
+                number => ItemKind::Other(number),
+            };
+            self.model.items.push(Item {
+                kind,
+                span: Some(field.whole.clone()),
+            });
+        }
+        let graph = graph
+            .ok_or_else(|| Error::invalid("not a readable ONNX model: there is no graph in it"))?;
+        let opsets = Arc::new(opsets);
+        self.graph(window, graph.payload, None, ScopeKind::Main, &opsets, 0)?;
+        if training {
+            // training_info reads and updates values of the main graph by name: nothing it might name is touched.
+            for value in self
+                .model
+                .values
+                .iter_mut()
+                .filter(|value| value.scope == ScopeId(0))
+            {
+                value.uses.push(Use::Annotation(ScopeId(0)));
+            }
+        }
+        for (item, field) in functions {
+            let scope = self.function(window, &field, &opsets)?;
+            self.model.items[item].kind = ItemKind::Scope(scope);
+        }
+        Ok(())
+    }
+
+    fn new_scope(&mut self, kind: ScopeKind, parent: Option<ScopeId>, opsets: &Opsets) -> ScopeId {
+        let id = ScopeId::new(self.model.scopes.len());
+        self.model.scopes.push(Scope {
+            kind,
+            parent,
+            nodes: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            initializers: Vec::new(),
+            opsets: opsets.clone(),
+            names: HashMap::new(),
+            items: Vec::new(),
+            dirty: false,
+        });
+        id
+    }
+
+    /// Defines `name` in `scope`; every name is defined once in its scope.
+    fn define(&mut self, scope: ScopeId, name: &str, origin: Origin) -> Result<ValueId> {
+        let id = ValueId::new(self.model.values.len());
+        if self.model.scopes[scope.index()]
+            .names
+            .insert(name.to_owned(), id)
+            .is_some()
+        {
+            return Err(Error::invalid(format!(
+                "the value \"{name}\" is defined twice"
+            )));
+        }
+        *self.model.names.entry(name.to_owned()).or_default() += 1;
+        self.model.values.push(Value {
+            scope,
+            name: name.to_owned(),
+            origin,
+            tensor: None,
+            uses: Vec::new(),
+            declared: None,
+        });
+        Ok(id)
+    }
+}

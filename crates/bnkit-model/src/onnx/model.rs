@@ -1,0 +1,464 @@
+//! The model as a graph: scopes, nodes, values and tensors, in arenas that are addressed by small ids.
+//!
+//! Every name is resolved once, when the model is loaded: a node holds the ids of the values it reads and writes, a
+//! value knows who reads it, from whatever scope. Each thing that came from a file remembers the byte range it came
+//! from, so that what nobody touches is written as it was read.
+//!
+//! Readers get `&Model`. All changes go through [`Model::apply`](crate::onnx::Edit), in `edit.rs`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::recipe::Recipe;
+use crate::DType;
+use crate::source::Source;
+
+macro_rules! id {
+    ($name:ident, $what:literal) => {
+        #[doc = concat!("Addresses ", $what, " of a [`Model`].")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub(crate) u32);
+
+        impl $name {
+            pub(crate) fn new(index: usize) -> Self {
+                Self(u32::try_from(index).expect("a file holds fewer than 2^32 things"))
+            }
+
+            /// The position in the arena; ids are dense, so this can index a side table.
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    };
+}
+id!(
+    ScopeId,
+    "a scope: the main graph, a body, or a local function"
+);
+id!(NodeId, "a node");
+id!(
+    ValueId,
+    "a value: an input, a constant, or what a node computes"
+);
+
+/// A range of bytes of the model file.
+pub type Span = Range<u64>;
+
+/// An ONNX model.
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub(crate) source: Arc<Source>,
+    pub(crate) dir: Option<PathBuf>,
+    /// The IR version; 0 if the file has none.
+    pub ir_version: i64,
+    /// Name and version of the tool that wrote the file, as far as given.
+    pub producer: String,
+    pub(crate) scopes: Vec<Scope>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) values: Vec<Value>,
+    pub(crate) items: Vec<Item>,
+    pub(crate) metadata: Vec<(String, String)>,
+    /// Whether an edit changed `metadata`, so that it has to be compared with what the file holds.
+    pub(crate) metadata_dirty: bool,
+    pub(crate) names: NameTable,
+}
+
+/// How many values bear a name, over all scopes; what a fresh name must not be in.
+pub(crate) type NameTable = HashMap<String, u32>;
+
+/// What kind of scope this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScopeKind {
+    /// The model's graph.
+    Main,
+    /// A graph attribute of a node (If, Loop, Scan …).
+    Body {
+        /// The node that owns the attribute.
+        owner: NodeId,
+        /// The attribute's name.
+        attribute: String,
+    },
+    /// A model-local function.
+    Function {
+        /// Its domain.
+        domain: String,
+        /// Its name: the `op_type` of nodes that call it.
+        name: String,
+    },
+}
+
+/// A namespace with its nodes: the main graph, a body, or a local function.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// What it is.
+    pub kind: ScopeKind,
+    /// The scope whose values are visible too; `None` for the main graph and for functions.
+    pub parent: Option<ScopeId>,
+    /// The nodes, in file order (nodes of an edit stand where they were inserted).
+    pub nodes: Vec<NodeId>,
+    /// The inputs, in order.
+    pub inputs: Vec<ValueId>,
+    /// The outputs, in order.
+    pub outputs: Vec<ValueId>,
+    /// Constants that are initializers of this scope, in file order.
+    pub initializers: Vec<ValueId>,
+    /// Operator sets: domain ("" for ONNX's own) and version.
+    pub opsets: Arc<Vec<(String, i64)>>,
+    pub(crate) names: HashMap<String, ValueId>,
+    pub(crate) items: Vec<Item>,
+    pub(crate) dirty: bool,
+}
+
+impl Scope {
+    /// The version of ONNX's own operators that is in force here.
+    pub fn onnx_opset(&self) -> Option<i64> {
+        let version = |wanted: &str| self.opsets.iter().find(|(domain, _)| domain == wanted);
+        version("")
+            .or_else(|| version("ai.onnx"))
+            .map(|&(_, version)| version)
+    }
+}
+
+/// One field of a graph, function or model message, in file order: what the writer walks along.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub kind: ItemKind,
+    /// The whole field, tag included; `None` for what an edit added.
+    pub span: Option<Span>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ItemKind {
+    Node(NodeId),
+    Initializer(ValueId),
+    Input(ValueId),
+    Output(ValueId),
+    /// A type annotation for the value of this name.
+    ValueInfo(String),
+    /// The graph or function of this scope (in the model message).
+    Scope(ScopeId),
+    Metadata(String),
+    /// Anything else, by field number: copied.
+    Other(u32),
+}
+
+/// A node.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Where it stands.
+    pub scope: ScopeId,
+    /// Its name; may be empty, and need not be unique.
+    pub name: String,
+    /// The operator.
+    pub op_type: String,
+    /// The operator's domain; "" is ONNX's own ("ai.onnx" is read as "").
+    pub domain: String,
+    /// What it reads; `None` where an optional input is absent. Never ends with `None`.
+    pub inputs: Vec<Option<ValueId>>,
+    /// What it writes; `None` where an optional output is absent. Never ends with `None`.
+    pub outputs: Vec<Option<ValueId>>,
+    /// Its attributes, in file order.
+    pub attributes: Vec<Attribute>,
+    /// Whether it still stands in the graph.
+    pub alive: bool,
+    pub(crate) span: Option<Span>,
+    pub(crate) dirty: bool,
+}
+
+impl Node {
+    /// The input in `slot`, if present.
+    pub fn input(&self, slot: usize) -> Option<ValueId> {
+        self.inputs.get(slot).copied().flatten()
+    }
+
+    /// The output in `slot`, if present.
+    pub fn output(&self, slot: usize) -> Option<ValueId> {
+        self.outputs.get(slot).copied().flatten()
+    }
+
+    /// Whether this is ONNX's own operator `op_type`.
+    pub fn is(&self, op_type: &str) -> bool {
+        self.domain.is_empty() && self.op_type == op_type
+    }
+
+    /// The attribute of this name.
+    pub fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attributes
+            .iter()
+            .find(|attribute| attribute.name == name)
+    }
+}
+
+/// An attribute of a node.
+#[derive(Debug, Clone)]
+pub struct Attribute {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub value: AttributeValue,
+    /// The whole field in the node, tag included; `None` for what an edit added.
+    pub(crate) span: Option<Span>,
+}
+
+/// What an attribute holds.
+#[derive(Debug, Clone)]
+pub enum AttributeValue {
+    /// One float.
+    Float(f32),
+    /// One integer.
+    Int(i64),
+    /// A string, by its bytes.
+    String(Vec<u8>),
+    /// Floats.
+    Floats(Vec<f32>),
+    /// Integers.
+    Ints(Vec<i64>),
+    /// A tensor.
+    Tensor(TensorDef),
+    /// A body.
+    Graph(ScopeId),
+    /// Several bodies.
+    Graphs(Vec<ScopeId>),
+    /// In a local function: the value of the calling node's attribute of this name.
+    Reference(String),
+    /// Anything else (strings, types, sparse tensors …): carried.
+    Other,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// An input of its scope; if it also has a tensor, that is its default.
+    Input,
+    /// An initializer of its scope.
+    Initializer,
+    /// An output of a node.
+    Node(NodeId, usize),
+    /// Nothing any more: its producer was removed by an edit.
+    Removed,
+}
+
+/// Something that reads a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Use {
+    /// An input slot of a node, of this scope or of a scope inside it.
+    Node(NodeId, usize),
+    /// An output slot of a scope.
+    Output(ScopeId, usize),
+    /// A quantization annotation of a scope, or training information: something that is carried, not understood.
+    Annotation(ScopeId),
+}
+
+/// A value: one name in one scope.
+#[derive(Debug, Clone)]
+pub struct Value {
+    /// The scope that defines it.
+    pub scope: ScopeId,
+    /// Its name.
+    pub name: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Its content, for an initializer.
+    pub tensor: Option<TensorDef>,
+    /// Who reads it.
+    pub uses: Vec<Use>,
+    /// The type that the file declares for it: a contract for inputs, a hint elsewhere.
+    pub declared: Option<TensorType>,
+}
+
+impl Value {
+    /// Whether a scope returns it.
+    pub fn is_output(&self) -> bool {
+        self.uses.iter().any(|user| matches!(user, Use::Output(..)))
+    }
+}
+
+/// A declared tensor type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorType {
+    /// The element type.
+    pub dtype: DType,
+    /// The dimensions; `None` for an unknown rank.
+    pub dims: Option<Vec<Dim>>,
+}
+
+/// One dimension of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Dim {
+    /// Known.
+    Known(u64),
+    /// Named: equal to every other dimension of that name.
+    Symbol(Arc<str>),
+    /// Unknown.
+    Unknown,
+}
+
+impl Dim {
+    /// The size, if known.
+    pub fn known(&self) -> Option<u64> {
+        match self {
+            Self::Known(size) => Some(*size),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(size) => write!(f, "{size}"),
+            Self::Symbol(name) => f.write_str(name),
+            Self::Unknown => f.write_str("?"),
+        }
+    }
+}
+
+/// A tensor of the model, by its header; the elements stay where they are until someone reads them.
+#[derive(Debug, Clone)]
+pub struct TensorDef {
+    /// The element type.
+    pub dtype: DType,
+    /// The dimensions.
+    pub dims: Vec<usize>,
+    /// Where the elements are.
+    pub payload: Payload,
+    /// The `TensorProto` message, without tag and length.
+    pub(crate) span: Option<Span>,
+}
+
+impl TensorDef {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Where the elements of a tensor are.
+#[derive(Debug, Clone)]
+pub enum Payload {
+    /// In `raw_data`, at this range of the model file.
+    Raw(Span),
+    /// In the typed fields (`float_data`, `int32_data` …) of the message.
+    Typed,
+    /// In another file.
+    External(External),
+    /// Nowhere yet: computed when it is written or read.
+    Computed(Arc<Recipe>),
+}
+
+/// A part of an external data file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct External {
+    /// The file, relative to the model's folder, as the model says.
+    pub location: String,
+    /// Where the elements begin, in bytes.
+    pub offset: u64,
+    /// How many bytes they take; `None` if not given.
+    pub length: Option<u64>,
+    /// The `checksum` entry (SHA-1, hexadecimal), if given.
+    pub checksum: Option<String>,
+}
+
+impl Model {
+    /// The main graph.
+    pub fn main(&self) -> ScopeId {
+        ScopeId(0)
+    }
+
+    /// A scope.
+    pub fn scope(&self, id: ScopeId) -> &Scope {
+        &self.scopes[id.index()]
+    }
+
+    /// A node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// A value.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.index()]
+    }
+
+    /// All scopes: the main graph first, then bodies and functions in file order.
+    pub fn scopes(&self) -> impl Iterator<Item = (ScopeId, &Scope)> {
+        self.scopes
+            .iter()
+            .enumerate()
+            .map(|(index, scope)| (ScopeId::new(index), scope))
+    }
+
+    /// All nodes that stand in the graph, those of the scopes in turn, in file order.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.scopes
+            .iter()
+            .flat_map(|scope| &scope.nodes)
+            .map(|&id| (id, self.node(id)))
+            .filter(|(_, node)| node.alive)
+    }
+
+    /// The number of values, removed ones included: the size of a side table.
+    pub fn value_count(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The node that computes `value`, and the output slot.
+    pub fn producer(&self, value: ValueId) -> Option<(NodeId, usize)> {
+        match self.value(value).origin {
+            Origin::Node(node, slot) => Some((node, slot)),
+            _ => None,
+        }
+    }
+
+    /// The source file or bytes of the model.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The folder that external data is relative to.
+    pub fn dir(&self) -> Option<&std::path::Path> {
+        self.dir.as_deref()
+    }
+
+    /// Key and value pairs of `metadata_props`, in file order.
+    pub fn metadata(&self) -> &[(String, String)] {
+        &self.metadata
+    }
+
+    /// A short way to speak of a node: its name, or its first output, and its operator.
+    pub fn describe(&self, id: NodeId) -> String {
+        format!("node \"{}\" ({})", self.label(id), self.node(id).op_type)
+    }
+
+    /// The name of a node for people and reports: its own, or that of its first output.
+    pub fn label(&self, id: NodeId) -> &str {
+        let node = self.node(id);
+        if !node.name.is_empty() {
+            return &node.name;
+        }
+        let first = node.outputs.iter().flatten().next();
+        first.map_or("", |&value| self.value(value).name.as_str())
+    }
+
+    /// The path of a scope: empty for the main graph, else owner and attribute of each body, or the function.
+    pub fn scope_path(&self, id: ScopeId) -> String {
+        match &self.scope(id).kind {
+            ScopeKind::Main => String::new(),
+            ScopeKind::Function { domain, name } if domain.is_empty() => name.clone(),
+            ScopeKind::Function { domain, name } => format!("{domain}::{name}"),
+            ScopeKind::Body { owner, attribute } => {
+                let outer = self.scope_path(self.node(*owner).scope);
+                let separator = if outer.is_empty() { "" } else { "/" };
+                format!("{outer}{separator}{}:{attribute}", self.label(*owner))
+            }
+        }
+    }
+}

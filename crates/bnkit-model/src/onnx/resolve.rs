@@ -1,0 +1,160 @@
+//! Names: which value a name means in a scope, and whether the nodes of a scope can be ordered at all.
+
+use std::collections::HashMap;
+
+use super::model::{AttributeValue, Model, NodeId, Origin, ScopeId, ScopeKind, Use, ValueId};
+use crate::{Error, Result};
+
+/// The value that `name` means in `scope`: its own, or that of the nearest scope around it.
+pub(crate) fn lookup(model: &Model, scope: ScopeId, name: &str) -> Option<ValueId> {
+    let mut scope = Some(scope);
+    while let Some(id) = scope {
+        let current = model.scope(id);
+        if let Some(&value) = current.names.get(name) {
+            return Some(value);
+        }
+        scope = current.parent;
+    }
+    None
+}
+
+/// The value that `name` means where `reader` stands in `scope` (`None`: at its end). A node of the scope, or of one
+/// around it, that only stands further down hides nothing; but if no other value has the name, its output is meant.
+pub(crate) fn lookup_from(
+    model: &Model,
+    scope: ScopeId,
+    reader: Option<NodeId>,
+    name: &str,
+) -> Option<ValueId> {
+    let (mut scope, mut reader) = (scope, reader);
+    let mut later = None;
+    loop {
+        let current = model.scope(scope);
+        if let Some(&value) = current.names.get(name) {
+            // The ids of a scope's nodes follow their order in the file.
+            match (model.value(value).origin, reader) {
+                (Origin::Node(node, _), Some(reader)) if node >= reader => {
+                    later = later.or(Some(value))
+                }
+                _ => return Some(value),
+            }
+        }
+        let (ScopeKind::Body { owner, .. }, Some(parent)) = (&current.kind, current.parent) else {
+            return later;
+        };
+        (scope, reader) = (parent, Some(*owner));
+    }
+}
+
+impl Model {
+    /// Whether the name of `value` means `value` in `scope`: the scope sees it, and nothing nearer has the same name.
+    pub fn is_visible(&self, value: ValueId, scope: ScopeId) -> bool {
+        lookup(self, scope, &self.value(value).name) == Some(value)
+    }
+
+    /// A name that no value of the model has: `wanted`, or `wanted` with a number.
+    pub fn fresh_name(&self, wanted: &str) -> String {
+        if !self.names.contains_key(wanted) {
+            return wanted.to_owned();
+        }
+        let numbered = (1u64..).map(|number| format!("{wanted}_{number}"));
+        numbered
+            .into_iter()
+            .find(|name| !self.names.contains_key(name.as_str()))
+            .expect("there are more numbers than names")
+    }
+
+    /// The bodies of a node, in the order of its attributes.
+    pub fn bodies(&self, node: NodeId) -> impl Iterator<Item = ScopeId> {
+        self.node(node)
+            .attributes
+            .iter()
+            .flat_map(|attribute| match &attribute.value {
+                AttributeValue::Graph(body) => vec![*body],
+                AttributeValue::Graphs(bodies) => bodies.clone(),
+                _ => Vec::new(),
+            })
+    }
+
+    /// The nodes of a scope in an order in which every node comes after those whose outputs it (or a body of it)
+    /// reads. A sorted file keeps its order.
+    ///
+    /// # Errors
+    /// If the nodes depend on each other in a circle.
+    pub fn topological_order(&self, scope: ScopeId) -> Result<Vec<NodeId>> {
+        let nodes = &self.scope(scope).nodes;
+        let position: HashMap<NodeId, usize> =
+            nodes.iter().enumerate().map(|(at, &id)| (id, at)).collect();
+        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+        let mut waiting = vec![0usize; nodes.len()];
+        let mut sorted = true;
+        for (at, &id) in nodes.iter().enumerate() {
+            for value in self.node(id).outputs.iter().flatten() {
+                for user in &self.value(*value).uses {
+                    let Some(reader) = self.enclosing(*user, scope) else {
+                        continue;
+                    };
+                    let Some(&reader) = position.get(&reader) else {
+                        continue;
+                    };
+                    sorted &= reader > at;
+                    readers[at].push(reader);
+                    waiting[reader] += 1;
+                }
+            }
+        }
+        if sorted {
+            return Ok(nodes.clone());
+        }
+        let mut ready: std::collections::BTreeSet<usize> =
+            (0..nodes.len()).filter(|&at| waiting[at] == 0).collect();
+        let mut order = Vec::with_capacity(nodes.len());
+        while let Some(at) = ready.pop_first() {
+            order.push(nodes[at]);
+            for &reader in &readers[at] {
+                waiting[reader] -= 1;
+                if waiting[reader] == 0 {
+                    ready.insert(reader);
+                }
+            }
+        }
+        match waiting.iter().position(|&left| left > 0) {
+            None => Ok(order),
+            Some(at) => Err(Error::invalid(format!(
+                "{} depends on its own output: the graph has a cycle",
+                self.describe(nodes[at])
+            ))),
+        }
+    }
+
+    /// The node of `scope` that reads through `user`: the reading node itself, or the node whose body (at any depth)
+    /// it is in. `None` for a read from elsewhere, or by the scope's own outputs.
+    fn enclosing(&self, user: Use, scope: ScopeId) -> Option<NodeId> {
+        let (mut at, mut node) = match user {
+            Use::Node(node, _) => (self.node(node).scope, Some(node)),
+            Use::Output(inner, _) | Use::Annotation(inner) => (inner, None),
+        };
+        while at != scope {
+            let ScopeKind::Body { owner, .. } = &self.scope(at).kind else {
+                return None;
+            };
+            node = Some(*owner);
+            at = self.node(*owner).scope;
+        }
+        node
+    }
+}
+
+/// Checks that the nodes of every scope can be ordered.
+pub(crate) fn check_order(model: &Model) -> Result<()> {
+    for (id, _) in model.scopes() {
+        model.topological_order(id)?;
+    }
+    debug_assert!(
+        model
+            .values
+            .iter()
+            .all(|value| value.origin != Origin::Removed)
+    );
+    Ok(())
+}
