@@ -3,20 +3,14 @@
 use std::process::Command;
 
 /// What we accept. A new name here is a decision: it belongs into docs/dependencies.md, too.
-const ACCEPTED: [&str; 14] = [
-    "0BSD",
+const ACCEPTED: [&str; 8] = [
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
     "BSD-3-Clause",
-    "BSL-1.0",
     "CC0-1.0",
-    "ISC",
     "MIT",
-    "MIT-0",
     "Unicode-3.0",
-    "Unicode-DFS-2016",
-    "Unlicense",
     "Zlib",
 ];
 
@@ -60,16 +54,33 @@ fn licence<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
             rest,
         ),
         [name, rest @ ..] => (ACCEPTED.contains(name), rest),
-        [] => (false, words),
+        [] => (false, &["nothing"]),
     }
+}
+
+/// Packages for other systems may never have been downloaded here; they are looked at where they are built.
+fn host() -> String {
+    let output = Command::new("rustc")
+        .arg("-vV")
+        .output()
+        .expect("rustc starts");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.expect("rustc names its host").to_owned()
 }
 
 #[test]
 fn every_dependency_has_an_accepted_licence() {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked", "--offline"])
-        .current_dir(root)
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            &host(),
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo starts");
     assert!(
