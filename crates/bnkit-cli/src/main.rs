@@ -1,6 +1,6 @@
 //! The `bnkit` command: arguments in, one library call, a printed result and an exit code out.
 //!
-//! Three thin layers: [`args`] says what may be asked, [`commands`] asks the library, [`print`] says the answer. Nothing
+//! Three thin layers: [`args`] says what may be asked, [`commands`] asks the library, [`mod@print`] says the answer. Nothing
 //! here computes anything about a model.
 
 mod args;

@@ -62,13 +62,12 @@ impl Table {
     }
 
     pub(super) fn markdown(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "| {} |", self.header.join(" | "))?;
+        let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+        let header: Vec<String> = self.header.iter().map(|title| cell(title)).collect();
+        writeln!(out, "| {} |", header.join(" | "))?;
         writeln!(out, "|{}", " --- |".repeat(self.header.len()))?;
         for row in &self.rows {
-            let cells: Vec<String> = row
-                .iter()
-                .map(|cell| cell.replace('|', "\\|").replace('\n', " "))
-                .collect();
+            let cells: Vec<String> = row.iter().map(|text| cell(text)).collect();
             writeln!(out, "| {} |", cells.join(" | "))?;
         }
         Ok(())
@@ -93,7 +92,7 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new(&["node", "channels", "why"]);
+        let mut table = Table::new(&["node", "channels", "|Δ|"]);
         table.row(["a".to_owned(), "5".to_owned(), "x | y".to_owned()]);
         table.row(["longer…".to_owned(), "512".to_owned(), String::new()]);
         table
@@ -106,7 +105,7 @@ mod tests {
         let text = anstream::adapter::strip_str(std::str::from_utf8(&out).unwrap()).to_string();
         assert_eq!(
             text,
-            "  node     channels  why\n  a               5  x | y\n  longer…       512\n"
+            "  node     channels  |Δ|\n  a               5  x | y\n  longer…       512\n"
         );
     }
 
@@ -122,6 +121,7 @@ mod tests {
         let mut out = Vec::new();
         table().markdown(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.lines().next(), Some("| node | channels | \\|Δ\\| |"));
         assert_eq!(text.lines().nth(1), Some("| --- | --- | --- |"));
         assert_eq!(text.lines().nth(2), Some("| a | 5 | x \\| y |"));
     }

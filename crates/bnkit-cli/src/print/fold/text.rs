@@ -192,15 +192,15 @@ fn changes(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Resu
         )?;
         writeln!(
             out,
-            "  (they use their running statistics now; that is what \"the original\" means below, too)"
+            "  (they use their running statistics now; the proof compares with the original in eval mode)"
         )?;
     }
     let tidied = tidied(report);
-    if !tidied.is_empty() {
+    if !tidied.is_empty() && detail == Detail::Short {
         let phrases: Vec<&str> = tidied.iter().map(|(phrase, _)| phrase.as_str()).collect();
         writeln!(out, "Cleaned up: {}", phrases.join(", "))?;
-    }
-    if detail == Detail::Full {
+    } else if !tidied.is_empty() {
+        writeln!(out, "Cleaned up")?;
         for (phrase, names) in &tidied {
             writeln!(out, "  {phrase}: {}", names.join(", "))?;
         }
