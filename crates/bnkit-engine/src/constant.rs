@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bnkit_model::{DType, Tensor, tensor::element_count};
 use prost::Message;
-use tract_onnx::pb::{TensorProto, tensor_proto::DataLocation};
+use tract_onnx::pb::{GraphProto, TensorProto, tensor_proto::DataLocation};
 use tract_onnx::prelude::{DatumType, Tensor as TractTensor};
 
 use crate::spec::{decode, graph};
@@ -27,26 +27,54 @@ pub fn tensor_from_pb(bytes: &[u8]) -> Result<(String, Tensor)> {
     Ok((name, from_raw(proto)?))
 }
 
-/// The initializers of the main graph that `wanted` (asked with name and type) picks, in file order.
+/// Name and element type of the constants of the main graph: initializers, and Constant nodes by the name of their output.
+///
+/// # Errors
+/// If the bytes are no ONNX model.
+pub fn constant_types(model: &[u8]) -> Result<Vec<(String, DType)>> {
+    let model = decode(model)?;
+    Ok(constants_of(graph(&model)?)
+        .map(|(name, tensor)| (name.to_owned(), DType::from_onnx(tensor.data_type)))
+        .collect())
+}
+
+/// The constants of the main graph that `wanted` (asked with name and type) picks, in file order.
 ///
 /// # Errors
 /// If the model or a picked tensor cannot be read.
-pub fn initializers(
+pub fn constants(
     model: &[u8],
     model_dir: Option<&Path>,
     wanted: &dyn Fn(&str, DType) -> bool,
 ) -> Result<Vec<(String, Tensor)>> {
     let model = decode(model)?;
-    graph(&model)?
-        .initializer
-        .iter()
-        .filter(|tensor| wanted(&tensor.name, DType::from_onnx(tensor.data_type)))
-        .map(|tensor| {
+    constants_of(graph(&model)?)
+        .filter(|(name, tensor)| wanted(name, DType::from_onnx(tensor.data_type)))
+        .map(|(name, tensor)| {
             let mut tensor = tensor.clone();
             make_raw(&mut tensor, model_dir)?;
-            Ok((tensor.name.clone(), from_raw(tensor)?))
+            Ok((name.to_owned(), from_raw(tensor)?))
         })
         .collect()
+}
+
+fn constants_of(graph: &GraphProto) -> impl Iterator<Item = (&str, &TensorProto)> {
+    let nodes = graph
+        .node
+        .iter()
+        .filter(|node| node.op_type == "Constant")
+        .filter_map(|node| {
+            let value = node
+                .attribute
+                .iter()
+                .find(|attribute| attribute.name == "value")?;
+            Some((node.output.first()?.as_str(), value.t.as_ref()?))
+        });
+    graph
+        .initializer
+        .iter()
+        .map(|tensor| (tensor.name.as_str(), tensor))
+        .chain(nodes)
 }
 
 fn from_raw(proto: TensorProto) -> Result<Tensor> {

@@ -15,6 +15,7 @@
 //! | `spec` | which inputs a model wants |
 //! | `flow` | which outputs hang on operators that jump (Round, TopK …) |
 //! | `constant` | tensors: protobuf, tract and ours; external data |
+//! | `perturb` | small changes to constants, to measure what rounding them costs |
 //! | `quiet` | panics of tract become errors, without a word on stderr |
 
 mod constant;
@@ -22,12 +23,14 @@ mod error;
 mod flow;
 mod normalise;
 mod operators;
+mod perturb;
 mod quiet;
 mod session;
 mod spec;
 
-pub use constant::{initializers, tensor_from_pb};
+pub use constant::{constant_types, constants, tensor_from_pb};
 pub use error::{EngineError, Result};
 pub use flow::{Jump, jumps, value_names};
+pub use perturb::Perturbation;
 pub use session::{LoadOptions, Precision, Session};
 pub use spec::{Dim, InputSpec, inputs, outputs};

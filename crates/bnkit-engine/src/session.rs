@@ -20,7 +20,7 @@ use crate::normalise::{Context, normalise, opset};
 use crate::operators::{exchange, registry};
 use crate::quiet::catch;
 use crate::spec::{self, Dim, InputSpec};
-use crate::{EngineError, Result};
+use crate::{EngineError, Perturbation, Result};
 
 /// What floats are computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct LoadOptions<'a> {
     pub model_dir: Option<&'a Path>,
     /// Values of the main graph to give out beside its outputs.
     pub extra_outputs: &'a [String],
+    /// A change to some constants, to see what it does to the outputs.
+    pub perturbation: Option<&'a Perturbation>,
 }
 
 /// A model, ready to run on inputs of fixed shapes. It can be shared by threads.
@@ -146,6 +148,7 @@ fn load(model: &[u8], options: &LoadOptions) -> Result<Session> {
         opset: opset(&proto),
         precision: options.precision,
         model_dir: options.model_dir,
+        perturbation: options.perturbation,
     };
     if let Some(graph) = proto.graph.as_mut() {
         add_outputs(graph, options.extra_outputs);

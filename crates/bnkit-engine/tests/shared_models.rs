@@ -103,6 +103,7 @@ fn outputs_are_those_of_onnx_runtime() {
                 input_dims: &dims,
                 model_dir: path.parent(),
                 extra_outputs: &[],
+                perturbation: None,
             };
             let session = match Session::load(&model, &options) {
                 Ok(session) => session,

@@ -254,6 +254,7 @@ mod tests {
             opset: 17,
             precision: Precision::F64,
             model_dir: None,
+            perturbation: None,
         };
         lower(&mut graph, &context).unwrap();
         graph

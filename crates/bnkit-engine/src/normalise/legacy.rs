@@ -139,6 +139,7 @@ mod tests {
             opset,
             precision: Precision::F32,
             model_dir: None,
+            perturbation: None,
         };
         lower(&mut graph, &context).unwrap();
         graph

@@ -20,7 +20,7 @@ use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, attribute_proto::AttributeType,
 };
 
-use crate::{Precision, Result};
+use crate::{Perturbation, Precision, Result};
 
 /// What the rewrites need to know of the model as a whole.
 pub(crate) struct Context<'a> {
@@ -30,6 +30,8 @@ pub(crate) struct Context<'a> {
     pub(crate) precision: Precision,
     /// Where external data lies.
     pub(crate) model_dir: Option<&'a Path>,
+    /// What happens to constants on their way.
+    pub(crate) perturbation: Option<&'a Perturbation>,
 }
 
 /// The version of ONNX's own operators that a model imports.

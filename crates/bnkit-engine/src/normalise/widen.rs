@@ -45,7 +45,8 @@ pub(super) fn widen(graph: &mut GraphProto, context: &Context) -> Result<()> {
         )));
     }
     for tensor in &mut graph.initializer {
-        widen_tensor(tensor, context)?;
+        let name = tensor.name.clone();
+        widen_tensor(&name, tensor, context)?;
     }
     for value in graph.input.iter_mut().chain(&mut graph.output) {
         if let Some(Value::TensorType(tensor)) =
@@ -71,9 +72,13 @@ fn widen_node(node: &mut NodeProto, context: &Context) -> Result<()> {
     if node.op_type == "Constant" {
         scalar_attributes_to_tensor(node);
     }
+    let name = match node.op_type.as_str() {
+        "Constant" => node.output.first().cloned().unwrap_or_default(),
+        _ => String::new(),
+    };
     for attribute in &mut node.attribute {
         for tensor in attribute.t.iter_mut().chain(&mut attribute.tensors) {
-            widen_tensor(tensor, context)?;
+            widen_tensor(&name, tensor, context)?;
         }
         if TYPES.contains(&(node.op_type.as_str(), attribute.name.as_str())) {
             let number = i32::try_from(attribute.i).unwrap_or_default();
@@ -136,20 +141,23 @@ pub(super) fn f64_scalar(name: &str, value: f64) -> TensorProto {
     }
 }
 
-fn widen_tensor(tensor: &mut TensorProto, context: &Context) -> Result<()> {
+fn widen_tensor(name: &str, tensor: &mut TensorProto, context: &Context) -> Result<()> {
     make_raw(tensor, context.model_dir)?;
     let from = DType::from_onnx(tensor.data_type);
     let to = context.precision.widened(from);
-    if to != from {
-        let wrong = |error: bnkit_model::Error| {
-            EngineError::model(format!("tensor {:?}: {error}", tensor.name))
-        };
-        let values = decode_f64(from, &tensor.raw_data).map_err(wrong)?;
-        let mut raw = Vec::with_capacity(values.len() * 8);
-        encode_f64(to, &values, &mut raw).map_err(wrong)?;
-        tensor.raw_data = raw;
-        tensor.data_type = to.to_onnx();
+    let perturbed = from.is_float() && context.perturbation.is_some_and(|how| how.touches(name));
+    if to == from && !perturbed {
+        return Ok(());
     }
+    let wrong = |error: bnkit_model::Error| EngineError::model(format!("tensor {name:?}: {error}"));
+    let mut values = decode_f64(from, &tensor.raw_data).map_err(wrong)?;
+    if let Some(how) = context.perturbation.filter(|_| perturbed) {
+        how.apply(name, from, &mut values);
+    }
+    let mut raw = Vec::with_capacity(values.len() * 8);
+    encode_f64(to, &values, &mut raw).map_err(wrong)?;
+    tensor.raw_data = raw;
+    tensor.data_type = to.to_onnx();
     Ok(())
 }
 
@@ -163,6 +171,7 @@ mod tests {
             opset: 17,
             precision,
             model_dir: None,
+            perturbation: None,
         }
     }
 
