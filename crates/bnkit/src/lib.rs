@@ -2,6 +2,7 @@
 
 mod affine;
 mod clean;
+pub mod data;
 pub mod error;
 pub mod explain;
 pub mod fold;
@@ -11,5 +12,6 @@ mod refusal;
 pub mod report;
 pub mod route;
 pub mod site;
+pub mod verify;
 
 pub use error::{Error, Result};
