@@ -1,6 +1,6 @@
 //! The protobuf wire format, one field at a time: where each field lies, and how a field is written.
 //!
-//! Reading works on positions in a [`Source`], never on a copy of the file: a field is a tag plus a byte range, and a
+//! Reading works on positions in a [`Source`](crate::source::Source), never on a copy of the file: a field is a tag plus a byte range, and a
 //! range that nobody asks for is never read. That is what lets the writer copy unknown and untouched fields verbatim.
 //! Meaning (which field is what) is the business of the callers.
 

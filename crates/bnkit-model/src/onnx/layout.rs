@@ -11,8 +11,8 @@ use sha1::{Digest, Sha1};
 
 use super::model::{External, Model};
 use super::segments::Elements;
+use crate::Result;
 use crate::source::Source;
-use crate::{DType, Result};
 
 /// A piece of a data file.
 #[derive(Debug)]
@@ -152,8 +152,7 @@ impl Layout {
 
 fn sha1_of(model: &Model, elements: &Elements) -> Result<String> {
     let mut digest = Sha1::new();
-    let dtype: DType = elements.dtype;
-    model.write_elements(&elements.tensor, dtype, &mut |part| {
+    model.write_elements(&elements.tensor, elements.dtype, &mut |part| {
         digest.update(part);
         Ok(())
     })?;

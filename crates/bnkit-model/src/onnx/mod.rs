@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `model` | the arenas: scopes, nodes, values, tensors, and their ids |
+//! | `view` | looking at them |
 //! | `load` | a walk over the fields of a file that fills them |
 //! | `resolve` | names: what they mean in a scope, the order of nodes |
 //! | `recipe` | tensors that are computed when they are written |
@@ -34,6 +35,7 @@ mod save;
 mod segments;
 mod typed;
 mod types;
+mod view;
 
 pub use constant::{Constants, Dense, NotConstant};
 pub use edit::{Edit, NewTensor, Operand};

@@ -97,6 +97,13 @@ impl Model {
         let mut output = Output::create(path, &progress)?;
         self.write_message(message, &mut output)?;
         output.finish()?;
+        if done.get() != total {
+            let message = format!(
+                "{} bytes were written where {total} were planned",
+                done.get()
+            );
+            return Err(Error::invalid(message).in_file(path));
+        }
         self.source.check_unchanged()?;
         for source in self.externals.opened() {
             source.check_unchanged()?;

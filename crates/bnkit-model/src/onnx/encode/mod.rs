@@ -81,7 +81,15 @@ impl<'m> Encoder<'m> {
     }
 
     /// The whole model.
-    pub(super) fn model(mut self) -> Result<Segments> {
+    pub(super) fn model(self) -> Result<Segments> {
+        let path = self.model.source().path();
+        self.fields_of_model().map_err(|error| match path {
+            Some(path) => error.in_file(path),
+            None => error,
+        })
+    }
+
+    fn fields_of_model(mut self) -> Result<Segments> {
         let model = self.model;
         let mut out = Segments::default();
         let mut entries = model.metadata.iter();
