@@ -7,6 +7,8 @@ pub mod error;
 pub mod explain;
 pub mod fold;
 mod glob;
+mod hash;
+pub mod inspect;
 pub mod pipeline;
 mod refusal;
 pub mod report;

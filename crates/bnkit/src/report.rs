@@ -241,6 +241,18 @@ pub enum Verdict {
     Skipped,
 }
 
+impl Verdict {
+    /// The word that reports use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Equivalent => "equivalent",
+            Self::EquivalentLocal => "equivalent-local",
+            Self::NotEquivalent => "not-equivalent",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// The proof.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verification {

@@ -237,6 +237,10 @@ impl Model {
                 self.add_node(*after, op_type, name, inputs, outputs)?;
             }
             Edit::SetMetadata { key, value } => {
+                let entry = (key.clone(), value.clone());
+                if self.metadata.contains(&entry) {
+                    return Ok(());
+                }
                 self.metadata_dirty = true;
                 match self
                     .metadata
@@ -244,7 +248,7 @@ impl Model {
                     .find(|(existing, _)| existing == key)
                 {
                     Some(entry) => entry.1.clone_from(value),
-                    None => self.metadata.push((key.clone(), value.clone())),
+                    None => self.metadata.push(entry),
                 }
             }
         }

@@ -54,6 +54,22 @@ impl Model {
         }
     }
 
+    /// All constant tensors: initializers and defaults of inputs, and those in attributes of nodes.
+    pub fn constants(&self) -> impl Iterator<Item = &TensorDef> {
+        let values = self
+            .values
+            .iter()
+            .filter(|value| value.origin != Origin::Removed);
+        let attributes = self.nodes().flat_map(|(_, node)| &node.attributes);
+        let in_attributes = attributes.filter_map(|attribute| match &attribute.value {
+            AttributeValue::Tensor(tensor) => Some(tensor),
+            _ => None,
+        });
+        values
+            .filter_map(|value| value.tensor.as_ref())
+            .chain(in_attributes)
+    }
+
     /// The source file or bytes of the model.
     pub fn source(&self) -> &Source {
         &self.source
