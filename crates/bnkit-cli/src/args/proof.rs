@@ -1,6 +1,6 @@
 //! Options that say how equal is equal.
 
-use bnkit::pipeline::VerifyOptions;
+use bnkit::verify::VerifyOptions;
 use clap::{Args, ValueEnum};
 
 use super::data::Data;

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use bnkit::pipeline::{self, FoldJob, FoldOptions};
+use bnkit::fold::Options;
+use bnkit::pipeline::{self, FoldJob};
 
 use super::Answer;
 use crate::args::fold::Fold;
@@ -48,13 +49,13 @@ fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob
         input: args.model.clone(),
         output,
         force,
-        hash: hash || args.provenance,
-        fold: FoldOptions {
+        hash,
+        provenance: args.provenance,
+        fold: Options {
             only: args.only.clone(),
             skip: args.skip.clone(),
             assume_constant: args.assume_constant,
             allow_bad_statistics: args.allow_bad_statistics,
-            provenance: args.provenance,
         },
         verify: (!args.no_verify).then(|| args.proof.options()),
         require_end_to_end: args.proof.end_to_end(),

@@ -1,6 +1,7 @@
 //! `bnkit inspect`.
 
-use bnkit::pipeline::{self, FoldOptions};
+use bnkit::fold::Options;
+use bnkit::inspect;
 
 use super::Answer;
 use crate::args::inspect::Inspect;
@@ -9,7 +10,7 @@ use crate::print::inspect::Inspection;
 
 pub(super) fn run(args: &Inspect, output: &Output) -> anyhow::Result<Answer> {
     output.check(&[&args.model])?;
-    let report = pipeline::inspect(&args.model, &FoldOptions::default())?;
+    let report = inspect::inspect(&args.model, &Options::default(), output.wants_hashes())?;
     output.result(&Inspection {
         report,
         batch_norms_only: args.batch_norms,
