@@ -144,7 +144,8 @@ fn three(values: [f64; 3]) -> Tensor {
 #[test]
 fn functions_without_a_double_kernel_get_one() {
     let x = [-1.5, 0.25, 4.0];
-    let reference: [(&str, fn(f64) -> f64); 5] = [
+    type Function = fn(f64) -> f64;
+    let reference: [(&str, Function); 5] = [
         ("Sigmoid", |x| 1.0 / (1.0 + (-x).exp())),
         ("HardSwish", |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
         ("LeakyRelu", |x| {

@@ -50,34 +50,20 @@ impl Lowering<'_> {
                     usize::MAX
                 };
                 for position in (1..node.input.len()).filter(|&position| position != sizes) {
-                    self.to_single(&mut node, position);
+                    self.cast_input(&mut node, position);
                 }
             }
             "QuantizeLinear" => {
-                self.to_single(&mut node, 0);
-                self.to_single(&mut node, 1);
+                self.cast_input(&mut node, 0);
+                self.cast_input(&mut node, 1);
             }
             "DequantizeLinear" => return self.dequantize(node),
             "NonMaxSuppression" => {
                 for position in [0, 1, 3, 4] {
-                    self.to_single(&mut node, position);
+                    self.cast_input(&mut node, position);
                 }
             }
-            // Without a constant tract pads with a single zero.
-            "Pad"
-                if self.context.opset >= 11
-                    && node.input.len() >= 2
-                    && text(&node, "mode", "constant") == "constant" =>
-            {
-                if node.input.get(2).is_none_or(String::is_empty) {
-                    let zero = self.constant(&node, "zero", 0.0);
-                    if node.input.len() == 2 {
-                        node.input.push(zero);
-                    } else {
-                        node.input[2] = zero;
-                    }
-                }
-            }
+            "Pad" => self.pad(&mut node),
             "GRU" | "LSTM" | "RNN" => self.initial_states(&mut node)?,
             "DynamicQuantizeLinear" | "QLinearConv" | "QLinearMatMul" | "MatMulNBits" => {
                 return Err(EngineError::unsupported(
@@ -101,7 +87,7 @@ impl Lowering<'_> {
     }
 
     /// Casts an input to single precision, where it is there.
-    fn to_single(&mut self, user: &mut NodeProto, position: usize) {
+    fn cast_input(&mut self, user: &mut NodeProto, position: usize) {
         let output = user.output.first().cloned().unwrap_or_default();
         let Some(input) = user.input.get_mut(position).filter(|name| !name.is_empty()) else {
             return;
@@ -111,6 +97,21 @@ impl Lowering<'_> {
         set_int(&mut cast, "to", DType::F32.to_onnx().into());
         *input = name;
         self.out.push(cast);
+    }
+
+    /// A double to pad with: without a constant tract takes a single zero.
+    fn pad(&mut self, pad: &mut NodeProto) {
+        let by_input = self.context.opset >= 11 && pad.input.len() >= 2;
+        let given = pad.input.get(2).is_some_and(|name| !name.is_empty());
+        if !by_input || given || text(pad, "mode", "constant") != "constant" {
+            return;
+        }
+        let zero = self.constant(pad, "zero", 0.0);
+        if pad.input.len() == 2 {
+            pad.input.push(zero);
+        } else {
+            pad.input[2] = zero;
+        }
     }
 
     /// Absent initial states as zeros: tract would start from single ones. Their shape is (directions, batch, hidden), which the
