@@ -7,12 +7,16 @@ use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::{AttributeProto, NodeProto, attribute_proto::AttributeType};
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
-use tract_onnx::tract_core::ops::{logic::IfThenElse, math, nn, scan::Scan};
+use tract_onnx::tract_core::ops::{
+    fft, logic::IfThenElse, lstm_cell::LstmEpilogue, math, nn, scan::Scan,
+};
 use tract_onnx::tract_hir::internal::*;
 
-use crate::Precision;
+use crate::{Precision, normalise::SINGLE};
 
 mod elementwise;
+mod lstm;
+mod resample;
 
 /// The operator type of [`Align`].
 pub(crate) const ALIGN: &str = "bnkit.Align";
@@ -140,6 +144,12 @@ pub(crate) fn exchange(model: &mut TypedModel) -> TractResult<()> {
         } else if let Some(branch) = op.downcast_mut::<IfThenElse>() {
             exchange(&mut branch.then_body)?;
             exchange(&mut branch.else_body)?;
+        } else if double && let Some(cell) = op.downcast_ref::<LstmEpilogue>() {
+            let hidden = cell.hidden;
+            *op = Box::new(lstm::LstmCell { hidden });
+        } else if double && op.name() == "Resize" {
+            let inner = op.clone();
+            *op = Box::new(resample::Resample { inner });
         } else if double && let Some(element_wise) = op.downcast_ref::<ElementWiseOp>() {
             let mini = &element_wise.0;
             let ours = if mini.is::<nn::Sigmoid>() {
@@ -154,6 +164,11 @@ pub(crate) fn exchange(model: &mut TypedModel) -> TractResult<()> {
                 elementwise::round64()
             } else if mini.is::<nn::silu::Silu>() {
                 elementwise::silu64()
+            } else if mini
+                .downcast_ref::<nn::GeluApproximate>()
+                .is_some_and(|gelu| !gelu.fast_impl)
+            {
+                elementwise::gelu_tanh64()
             } else {
                 continue;
             };
@@ -161,4 +176,53 @@ pub(crate) fn exchange(model: &mut TypedModel) -> TractResult<()> {
         }
     }
     Ok(())
+}
+
+/// The first node that removes elements by negative padding, which tract takes for enormous padding.
+pub(crate) fn negative_padding(model: &TypedModel) -> Option<&str> {
+    let negative = |pad: &tract_onnx::tract_core::ops::array::Pad| {
+        let mut sizes = pad.pads.iter().flat_map(|&(before, after)| [before, after]);
+        sizes.any(|size| isize::try_from(size).is_err())
+    };
+    let mut nodes = model.nodes().iter();
+    let node = nodes.find(|node| node.op_as().is_some_and(negative))?;
+    Some(&node.name)
+}
+
+/// The first step of a graph of doubles that is computed in single precision, if there is one. Single steps that belong to the
+/// meaning of an operator (in front of a quantisation, say) are not meant.
+pub(crate) fn single_step(model: &TypedModel) -> TractResult<Option<String>> {
+    for node in model.nodes() {
+        let inputs = model.node_input_facts(node.id)?;
+        if let Some(scan) = node.op_as::<Scan>() {
+            if let Some(step) = single_step(&scan.body)? {
+                return Ok(Some(step));
+            }
+        } else if let Some(branch) = node.op_as::<IfThenElse>() {
+            for body in [&branch.then_body, &branch.else_body] {
+                if let Some(step) = single_step(body)? {
+                    return Ok(Some(step));
+                }
+            }
+        }
+        let double = inputs.iter().any(|fact| fact.datum_type == DatumType::F64);
+        let in_single = node.op_is::<nn::GridSample>()
+            || node.op_is::<nn::RmsNorm>()
+            || node.op_is::<nn::ScaledRmsNorm>()
+            || node.op_is::<fft::Fft>()
+            || node.op_is::<fft::Stft>()
+            || node
+                .op_as::<nn::Reduce>()
+                .is_some_and(|reduce| reduce.reducer == nn::Reducer::MeanOfSquares);
+        let to_single = double
+            && !node.name.starts_with(SINGLE)
+            && node.outputs.iter().any(|output| {
+                let single = [DatumType::F16, DatumType::F32].contains(&output.fact.datum_type);
+                single && output.fact.konst.is_none()
+            });
+        if double && in_single || to_single {
+            return Ok(Some(node.name.clone()));
+        }
+    }
+    Ok(None)
 }

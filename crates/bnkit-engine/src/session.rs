@@ -12,12 +12,13 @@ use bnkit_model::{
 };
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::bail;
 use tract_onnx::tract_core::model::TypedRunnableModel;
 
 use crate::constant::{datum_type, from_tract, to_tract};
 use crate::error::node_name;
 use crate::normalise::{Context, normalise, opset};
-use crate::operators::{exchange, registry};
+use crate::operators::{exchange, negative_padding, registry, single_step};
 use crate::quiet::catch;
 use crate::spec::{self, Dim, InputSpec};
 use crate::{EngineError, Perturbation, Result};
@@ -252,10 +253,23 @@ fn parse(proto: &ModelProto, inputs: &[Input], precision: Precision) -> Result<T
 }
 
 fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<TypedRunnableModel>> {
-    if precision == Precision::F64 {
-        exchange(&mut typed)?;
+    if let Some(node) = negative_padding(&typed) {
+        bail!("node {node} pads by a negative number");
     }
-    typed.into_optimized()?.into_runnable()
+    if precision == Precision::F32 {
+        return typed.into_optimized()?.into_runnable();
+    }
+    exchange(&mut typed)?;
+    // tract's simplifications bring in operators that compute in f32; then without them.
+    let mut simplified = typed.clone().into_decluttered()?;
+    if single_step(&simplified)?.is_some() {
+        if let Some(step) = single_step(&typed)? {
+            bail!("node {step} is computed in single precision only");
+        }
+        simplified = typed;
+    }
+    simplified.optimize()?;
+    simplified.into_runnable()
 }
 
 /// The error that names the node: tract quotes its name somewhere in its chain of reasons.

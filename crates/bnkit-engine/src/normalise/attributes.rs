@@ -65,7 +65,6 @@ fn honoured(op_type: &str) -> Option<&'static [&'static str]> {
         "GatherND" => &["batch_dims"],
         "Gelu" => &["approximate"],
         "Gemm" => &["alpha", "beta", "transA", "transB"],
-        "GlobalLpPool" => &["p"],
         "GridSample" => &["align_corners", "mode", "padding_mode"],
         "GroupNormalization" => &["epsilon", "num_groups"],
         "GRU" | "LSTM" | "RNN" => RECURRENT,

@@ -37,6 +37,12 @@ impl Lowering<'_> {
     fn node(&mut self, mut node: NodeProto) -> Result<()> {
         match node.op_type.as_str() {
             "Gemm" => return self.gemm(node),
+            "Resize" if text(&node, "keep_aspect_ratio_policy", "stretch") != "stretch" => {
+                return Err(EngineError::unsupported(
+                    &node,
+                    "keep_aspect_ratio_policy, in double precision",
+                ));
+            }
             "Resize" | "Upsample" => {
                 let sizes = if self.context.opset >= 11 {
                     3
@@ -44,34 +50,21 @@ impl Lowering<'_> {
                     usize::MAX
                 };
                 for position in (1..node.input.len()).filter(|&position| position != sizes) {
-                    self.to_single(&mut node, position);
+                    self.cast_input(&mut node, position);
                 }
             }
             "QuantizeLinear" => {
-                self.to_single(&mut node, 0);
-                self.to_single(&mut node, 1);
+                self.cast_input(&mut node, 0);
+                self.cast_input(&mut node, 1);
             }
             "DequantizeLinear" => return self.dequantize(node),
             "NonMaxSuppression" => {
                 for position in [0, 1, 3, 4] {
-                    self.to_single(&mut node, position);
+                    self.cast_input(&mut node, position);
                 }
             }
-            // Without a constant tract pads with a single zero.
-            "Pad"
-                if self.context.opset >= 11
-                    && node.input.len() >= 2
-                    && text(&node, "mode", "constant") == "constant" =>
-            {
-                if node.input.get(2).is_none_or(String::is_empty) {
-                    let zero = self.constant(&node, "zero", 0.0);
-                    if node.input.len() == 2 {
-                        node.input.push(zero);
-                    } else {
-                        node.input[2] = zero;
-                    }
-                }
-            }
+            "Pad" => self.pad(&mut node),
+            "GRU" | "LSTM" | "RNN" => self.initial_states(&mut node)?,
             "DynamicQuantizeLinear" | "QLinearConv" | "QLinearMatMul" | "MatMulNBits" => {
                 return Err(EngineError::unsupported(
                     &node,
@@ -94,7 +87,7 @@ impl Lowering<'_> {
     }
 
     /// Casts an input to single precision, where it is there.
-    fn to_single(&mut self, user: &mut NodeProto, position: usize) {
+    fn cast_input(&mut self, user: &mut NodeProto, position: usize) {
         let output = user.output.first().cloned().unwrap_or_default();
         let Some(input) = user.input.get_mut(position).filter(|name| !name.is_empty()) else {
             return;
@@ -104,6 +97,68 @@ impl Lowering<'_> {
         set_int(&mut cast, "to", DType::F32.to_onnx().into());
         *input = name;
         self.out.push(cast);
+    }
+
+    /// A double to pad with: without a constant tract takes a single zero.
+    fn pad(&mut self, pad: &mut NodeProto) {
+        let by_input = self.context.opset >= 11 && pad.input.len() >= 2;
+        let given = pad.input.get(2).is_some_and(|name| !name.is_empty());
+        if !by_input || given || text(pad, "mode", "constant") != "constant" {
+            return;
+        }
+        let zero = self.constant(pad, "zero", 0.0);
+        if pad.input.len() == 2 {
+            pad.input.push(zero);
+        } else {
+            pad.input[2] = zero;
+        }
+    }
+
+    /// Absent initial states as zeros: tract would start from single ones. Their shape is (directions, batch, hidden), which the
+    /// recurrence weights and the input have between them.
+    fn initial_states(&mut self, rnn: &mut NodeProto) -> Result<()> {
+        if int(rnn, "layout", 0) != 0 {
+            return Err(EngineError::unsupported(
+                rnn,
+                "layout = 1, in double precision",
+            ));
+        }
+        let states = if rnn.op_type == "LSTM" { 5..7 } else { 5..6 };
+        if rnn.input.len() < states.end {
+            rnn.input.resize(states.end, String::new());
+        }
+        let output = rnn
+            .output
+            .iter()
+            .find(|name| !name.is_empty())
+            .cloned()
+            .unwrap_or_default();
+        let step = |role: &str| format!("bnkit/initial/{role}/{output}");
+        let (shape, zeros) = (step("shape"), step("zeros"));
+        if rnn.input[states.clone()].iter().any(String::is_empty) {
+            let zero = self.constant(rnn, "initial/zero", 0.0);
+            let mut sizes = vec![];
+            for (role, source, axis) in [("directions", 2, 0), ("batch", 0, 1), ("hidden", 2, 2)] {
+                let name = step(role);
+                let mut size = node("Shape", &name, &[&rnn.input[source]], &name);
+                set_int(&mut size, "start", axis);
+                set_int(&mut size, "end", axis + 1);
+                self.out.push(size);
+                sizes.push(name);
+            }
+            let sizes: Vec<&str> = sizes.iter().map(String::as_str).collect();
+            let mut concat = node("Concat", &shape, &sizes, &shape);
+            set_int(&mut concat, "axis", 0);
+            self.out.push(concat);
+            self.out
+                .push(node("Expand", &zeros, &[&zero, &shape], &zeros));
+        }
+        for state in &mut rnn.input[states] {
+            if state.is_empty() {
+                state.clone_from(&zeros);
+            }
+        }
+        Ok(())
     }
 
     /// Gemm as MatMul, Mul and Add: tract's own has f32 constants in it.

@@ -29,13 +29,10 @@ pub(super) fn lower(graph: &mut GraphProto, context: &Context) -> Result<()> {
                 "Reshape" if context.opset < 5 => constants.extend(to_input(&mut node, "shape")),
                 "Upsample" if context.opset < 9 => constants.extend(to_input(&mut node, "scales")),
                 "Gemm" => remove(&mut node, "broadcast"),
-                "Resize" if context.opset == 10 => resize(&mut node),
+                "Resize" if context.opset == 10 => resize(&mut node, &graph.initializer),
                 // tract looks for roi and scales at fixed places here; an empty tensor is "absent".
                 "Resize" if (11..13).contains(&context.opset) => {
                     constants.extend(fill_absent(&mut node));
-                }
-                "GlobalLpPool" if context.opset < 2 => {
-                    return Err(EngineError::unsupported(&node, "before opset 2"));
                 }
                 _ => {}
             }
@@ -92,11 +89,21 @@ fn to_input(node: &mut NodeProto, name: &str) -> Option<TensorProto> {
     })
 }
 
-/// Resize 10 rounds down; tract would round to nearest.
-fn resize(node: &mut NodeProto) {
-    if text(node, "mode", "nearest") == "nearest" && attribute(node, "nearest_mode").is_none() {
-        set_text(node, "nearest_mode", "floor");
+/// Resize 10 rounds down (up, where it shrinks an image); tract would round to nearest.
+fn resize(node: &mut NodeProto, constants: &[TensorProto]) {
+    if text(node, "mode", "nearest") != "nearest" || attribute(node, "nearest_mode").is_some() {
+        return;
     }
+    let scales = node.input.get(1).and_then(|name| {
+        let mut scales = constants
+            .iter()
+            .find(|tensor| tensor.name == *name)?
+            .clone();
+        crate::constant::make_raw(&mut scales, None).ok()?;
+        bnkit_model::tensor::decode_f64(bnkit_model::DType::F32, &scales.raw_data).ok()
+    });
+    let shrinks = scales.is_some_and(|scales| scales.iter().any(|&scale| scale < 1.0));
+    set_text(node, "nearest_mode", if shrinks { "ceil" } else { "floor" });
 }
 
 fn set_text(node: &mut NodeProto, name: &str, value: &str) {

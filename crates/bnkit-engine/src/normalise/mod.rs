@@ -16,6 +16,8 @@ mod widen;
 
 use std::path::Path;
 
+pub(crate) use double::SINGLE;
+
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, attribute_proto::AttributeType,
 };

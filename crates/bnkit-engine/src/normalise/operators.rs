@@ -42,6 +42,12 @@ pub(super) fn check(node: &mut NodeProto) -> Result<()> {
         if RANDOM.contains(&node.op_type.as_str()) {
             return Err(EngineError::unsupported(node, "its output is random"));
         }
+        if node.op_type == "GlobalLpPool" {
+            return Err(EngineError::unsupported(
+                node,
+                "the engine divides by the number of elements, which ONNX does not",
+            ));
+        }
         // Lowered to Resize, which tract has.
         if known().contains(&node.op_type) || node.op_type == "Upsample" {
             return Ok(());

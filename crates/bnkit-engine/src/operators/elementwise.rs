@@ -6,7 +6,8 @@
 use tract_onnx::tract_core::element_wise;
 use tract_onnx::tract_core::internal::*;
 
-fn sigmoid(x: f64) -> f64 {
+/// 1 / (1 + e⁻ˣ)
+pub(super) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
@@ -37,5 +38,11 @@ element_wise!(erf64, Erf64, [f64] => |_, xs| {
 
 element_wise!(round64, Round64, [f64] => |_, xs| {
     xs.iter_mut().for_each(|x| *x = x.round_ties_even());
+    Ok(())
+});
+
+element_wise!(gelu_tanh64, GeluTanh64, [f64] => |_, xs| {
+    let scale = (2.0 / std::f64::consts::PI).sqrt();
+    xs.iter_mut().for_each(|x| *x *= 0.5 * (1.0 + (scale * (*x + 0.044_715 * x.powi(3))).tanh()));
     Ok(())
 });

@@ -185,7 +185,7 @@ fn safetensors(bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {
             Ok((name.to_owned(), tensor))
         })
         .collect::<Result<Vec<_>>>()?;
-    named.sort_by(|a, b| natural(&a.0).cmp(&natural(&b.0)));
+    named.sort_by_key(|(name, _)| natural(name));
     Ok(named)
 }
 
