@@ -337,7 +337,7 @@ impl Planner<'_> {
         let context = self.context(may_add);
         let input = context.input(site, data_slot)?;
         let output = sole_output(&context, site)?;
-        let journey = pull(&context, input, site, affine)?;
+        let journey = pull(&context, site, data_slot, affine)?;
         let absorbed = self.carry_out(&journey, may_add)?;
         // The producer of what the site read now computes what the site wrote, and takes over its name.
         let (producer, slot) = self.model.producer(input).expect("a pull ends at a node");
@@ -442,6 +442,7 @@ impl Planner<'_> {
                 part: absorption.part,
                 data_slot: absorption.data_slot,
                 channels: absorption.channels.clone(),
+                share: arrival.affine.share,
             });
         }
         Ok(absorbed)

@@ -219,13 +219,21 @@ impl Ledger<'_> {
                 false => Ok(()),
             };
         }
+        let (s, t) = (&scaling.s, &scaling.t);
+        // Where several channels become one, the route names one of them for all that are equal.
+        let equal = |channel: usize, named: usize| {
+            named < s.len()
+                && s.value[named] == s.value[channel]
+                && t.value[named] == t.value[channel]
+        };
         let reached = |channel: usize, part: Part| {
             route.absorbed.iter().any(|absorbed| {
+                let named = &absorbed.channels;
                 (absorbed.part == Part::Whole || absorbed.part == part)
-                    && absorbed.channels.contains(&(channel as u32))
+                    && (named.contains(&(channel as u32))
+                        || named.iter().any(|&named| equal(channel, named as usize)))
             })
         };
-        let (s, t) = (&scaling.s, &scaling.t);
         if (0..s.len()).any(|channel| s.value[channel] != 1.0 && !reached(channel, Part::Scale)) {
             return Err(Trouble::wrong("nothing absorbed the scale"));
         }
