@@ -13,6 +13,7 @@ use crate::report::Refusal;
 mod branches;
 mod identity;
 mod pad;
+mod rectifier;
 mod reshape;
 mod transpose;
 
@@ -41,6 +42,9 @@ pub(crate) static CARRIERS: &[Carrier] = &[
     identity::IDENTITY,
     identity::DROPOUT,
     pad::PAD,
+    rectifier::LEAKY_RELU,
+    rectifier::PRELU,
+    rectifier::RELU,
     reshape::FLATTEN,
     reshape::RESHAPE,
     reshape::SQUEEZE,
