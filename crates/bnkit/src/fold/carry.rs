@@ -13,9 +13,11 @@ use crate::report::Refusal;
 mod branches;
 mod identity;
 mod pad;
+mod pool;
 mod rectifier;
 mod reshape;
 mod transpose;
+mod window;
 
 pub(crate) use branches::joins_branches;
 
@@ -42,6 +44,10 @@ pub(crate) static CARRIERS: &[Carrier] = &[
     identity::IDENTITY,
     identity::DROPOUT,
     pad::PAD,
+    pool::AVERAGE_POOL,
+    pool::GLOBAL_AVERAGE_POOL,
+    pool::GLOBAL_MAX_POOL,
+    pool::MAX_POOL,
     rectifier::LEAKY_RELU,
     rectifier::PRELU,
     rectifier::RELU,
