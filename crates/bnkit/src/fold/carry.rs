@@ -15,6 +15,7 @@ mod identity;
 mod pad;
 mod pool;
 mod rectifier;
+mod reduce_mean;
 mod reshape;
 mod transpose;
 mod window;
@@ -51,6 +52,7 @@ pub(crate) static CARRIERS: &[Carrier] = &[
     rectifier::LEAKY_RELU,
     rectifier::PRELU,
     rectifier::RELU,
+    reduce_mean::REDUCE_MEAN,
     reshape::FLATTEN,
     reshape::RESHAPE,
     reshape::SQUEEZE,
