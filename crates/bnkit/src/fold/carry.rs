@@ -11,6 +11,7 @@ use crate::refusal::Answer;
 use crate::report::Refusal;
 
 mod branches;
+mod cast;
 mod identity;
 mod pad;
 mod pool;
@@ -42,6 +43,7 @@ pub(crate) struct Carrier {
 pub(crate) static CARRIERS: &[Carrier] = &[
     branches::ADD,
     branches::SUB,
+    cast::CAST,
     identity::IDENTITY,
     identity::DROPOUT,
     pad::PAD,
