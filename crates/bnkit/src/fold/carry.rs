@@ -12,6 +12,7 @@ use crate::report::Refusal;
 
 mod branches;
 mod cast;
+mod concat;
 mod identity;
 mod pad;
 mod pool;
@@ -44,6 +45,7 @@ pub(crate) static CARRIERS: &[Carrier] = &[
     branches::ADD,
     branches::SUB,
     cast::CAST,
+    concat::CONCAT,
     identity::IDENTITY,
     identity::DROPOUT,
     pad::PAD,
