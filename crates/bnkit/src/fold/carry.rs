@@ -19,6 +19,7 @@ mod pool;
 mod rectifier;
 mod reduce_mean;
 mod reshape;
+mod split;
 mod transpose;
 mod window;
 
@@ -61,6 +62,7 @@ pub(crate) static CARRIERS: &[Carrier] = &[
     reshape::RESHAPE,
     reshape::SQUEEZE,
     reshape::UNSQUEEZE,
+    split::SPLIT,
     transpose::TRANSPOSE,
 ];
 
