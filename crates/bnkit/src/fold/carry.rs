@@ -19,6 +19,7 @@ mod pool;
 mod rectifier;
 mod reduce_mean;
 mod reshape;
+mod slice;
 mod split;
 mod transpose;
 mod window;
@@ -62,6 +63,7 @@ pub(crate) static CARRIERS: &[Carrier] = &[
     reshape::RESHAPE,
     reshape::SQUEEZE,
     reshape::UNSQUEEZE,
+    slice::SLICE,
     split::SPLIT,
     transpose::TRANSPOSE,
 ];
