@@ -13,6 +13,7 @@ use crate::report::Refusal;
 mod branches;
 mod cast;
 mod concat;
+mod gather;
 mod identity;
 mod pad;
 mod pool;
@@ -48,6 +49,7 @@ pub(crate) static CARRIERS: &[Carrier] = &[
     branches::SUB,
     cast::CAST,
     concat::CONCAT,
+    gather::GATHER,
     identity::IDENTITY,
     identity::DROPOUT,
     pad::PAD,
