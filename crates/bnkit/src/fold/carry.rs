@@ -20,6 +20,7 @@ mod pool;
 mod rectifier;
 mod reduce_mean;
 mod reshape;
+mod resize;
 mod slice;
 mod split;
 mod transpose;
@@ -65,6 +66,8 @@ pub(crate) static CARRIERS: &[Carrier] = &[
     reshape::RESHAPE,
     reshape::SQUEEZE,
     reshape::UNSQUEEZE,
+    resize::RESIZE,
+    resize::UPSAMPLE,
     slice::SLICE,
     split::SPLIT,
     transpose::TRANSPOSE,
