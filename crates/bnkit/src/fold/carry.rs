@@ -13,6 +13,7 @@ use crate::report::Refusal;
 mod branches;
 mod cast;
 mod concat;
+mod depth_space;
 mod gather;
 mod identity;
 mod pad;
@@ -50,6 +51,8 @@ pub(crate) static CARRIERS: &[Carrier] = &[
     branches::SUB,
     cast::CAST,
     concat::CONCAT,
+    depth_space::DEPTH_TO_SPACE,
+    depth_space::SPACE_TO_DEPTH,
     gather::GATHER,
     identity::IDENTITY,
     identity::DROPOUT,
