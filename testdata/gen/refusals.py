@@ -63,7 +63,7 @@ def bn_output_shared(g):
 def forward_shared(g):
     y = g.bn(image(g), 3)
     g.output(g.conv(y, 3, 4), g.node("Relu", [y], "relu"))
-    g.kept("bn", "shared-output", "no-absorber", "graph-input")
+    g.kept("bn", "shared-output", "no-absorber", "graph-input", "nonzero-shift")
 
 
 @case("A BN on the graph input is read by a Conv and is a graph output.")
