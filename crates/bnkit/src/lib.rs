@@ -1,1 +1,7 @@
 //! placeholder
+
+pub mod error;
+pub mod route;
+pub mod verify;
+
+pub use error::{Error, Result};

@@ -1,0 +1,16 @@
+//! Errors of this crate.
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why the tool could not work (exit code 2 of the command); a "no" to a question is a value, not an error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A checkpoint could not be read, edited or written.
+    #[error(transparent)]
+    Model(#[from] bnkit_model::Error),
+    /// Something was asked for that does not fit together.
+    #[error("{0}")]
+    Request(String),
+}

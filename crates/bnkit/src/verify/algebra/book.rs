@@ -1,0 +1,180 @@
+//! Reading constants and attributes of one of the two models.
+
+use bnkit_model::onnx::{
+    AttributeValue, Constants, Model, Node, NotConstant, Payload, TensorDef, Types, ValueId,
+};
+use bnkit_model::{DType, Error, Tensor};
+
+/// Why a node could not be recomputed: its constants are not what the route says (a failure of the proof), or they
+/// could not be read (an error).
+#[derive(Debug)]
+pub(super) enum Trouble {
+    Wrong(String),
+    Unreadable(Error),
+}
+
+impl Trouble {
+    pub(super) fn wrong(why: impl Into<String>) -> Self {
+        Self::Wrong(why.into())
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+/// The result of a recomputation.
+pub(super) type Answer<T> = Result<T, Trouble>;
+
+/// A constant in f64.
+#[derive(Debug, Clone)]
+pub(super) struct Numbers {
+    pub(super) dtype: DType,
+    pub(super) dims: Vec<usize>,
+    pub(super) values: Vec<f64>,
+}
+
+/// A model with what is known of its values.
+pub(super) struct Book<'m> {
+    pub(super) model: &'m Model,
+    pub(super) types: Types,
+}
+
+impl<'m> Book<'m> {
+    pub(super) fn new(model: &'m Model) -> Self {
+        Self {
+            model,
+            types: Types::derive(model),
+        }
+    }
+
+    /// Constants by their default values: whether a caller may override one was the plan's question.
+    fn constants(&self) -> Constants<'_> {
+        Constants::new(self.model, &self.types, true)
+    }
+
+    pub(super) fn is_constant(&self, value: ValueId) -> bool {
+        self.constants().is_constant(value)
+    }
+
+    fn header(&self, value: ValueId) -> Answer<TensorDef> {
+        self.constants().tensor(value).map_err(|why| match why {
+            NotConstant::Unreadable(error) => Trouble::Unreadable(error),
+            why => {
+                let name = &self.model.value(value).name;
+                let why = why.explain(self.model);
+                Trouble::Wrong(format!("\"{name}\" is no constant: {why}"))
+            }
+        })
+    }
+
+    /// A constant of the original.
+    pub(super) fn numbers(&self, value: ValueId) -> Answer<Numbers> {
+        let header = self.header(value)?;
+        Ok(Numbers {
+            values: self.model.read_f64(&header)?,
+            dtype: header.dtype,
+            dims: header.dims,
+        })
+    }
+
+    /// A constant that is a vector.
+    pub(super) fn vector(&self, value: ValueId) -> Answer<Numbers> {
+        let numbers = self.numbers(value)?;
+        if numbers.dims.len() == 1 {
+            return Ok(numbers);
+        }
+        let name = &self.model.value(value).name;
+        let dims = &numbers.dims;
+        Err(Trouble::Wrong(format!(
+            "\"{name}\" has the shape {dims:?}, expected a vector"
+        )))
+    }
+
+    /// A constant as it will be stored.
+    pub(super) fn stored(&self, value: ValueId) -> Answer<Tensor> {
+        Ok(self.model.read_tensor(&self.header(value)?)?)
+    }
+
+    /// The input of `node` in `slot`, which must be there.
+    pub(super) fn input(&self, node: &Node, slot: usize) -> Answer<ValueId> {
+        let missing = || Trouble::Wrong(format!("input {slot} is absent"));
+        node.input(slot).ok_or_else(missing)
+    }
+
+    /// How far apart the numbers are that an int32 behind a DequantizeLinear can stand for, element by element (or one
+    /// for all); `None` if `value` is nothing of the kind.
+    pub(super) fn quantum(&self, mut value: ValueId) -> Option<Vec<f64>> {
+        // A chain of Identity nodes is finite, since graphs are.
+        loop {
+            let (id, _) = self.model.producer(value)?;
+            let node = self.model.node(id);
+            if node.is("Identity") {
+                value = node.input(0)?;
+                continue;
+            }
+            if !node.is("DequantizeLinear") || self.header(node.input(0)?).ok()?.dtype != DType::I32
+            {
+                return None;
+            }
+            return Some(self.numbers(node.input(1)?).ok()?.values);
+        }
+    }
+}
+
+/// The integer attribute `name`.
+pub(super) fn int(node: &Node, name: &str, default: i64) -> Answer<i64> {
+    match node.attribute(name).map(|attribute| &attribute.value) {
+        None => Ok(default),
+        Some(AttributeValue::Int(value)) => Ok(*value),
+        Some(_) => Err(Trouble::Wrong(format!("attribute \"{name}\" is no integer"))),
+    }
+}
+
+/// The float attribute `name`, widened.
+pub(super) fn float(node: &Node, name: &str, default: f32) -> Answer<f64> {
+    match node.attribute(name).map(|attribute| &attribute.value) {
+        None => Ok(f64::from(default)),
+        Some(AttributeValue::Float(value)) => Ok(f64::from(*value)),
+        Some(_) => Err(Trouble::Wrong(format!("attribute \"{name}\" is no float"))),
+    }
+}
+
+/// The attribute `name` as one integer for each of `count` axes.
+pub(super) fn ints(node: &Node, name: &str, count: usize, default: i64) -> Answer<Vec<i64>> {
+    match node.attribute(name).map(|attribute| &attribute.value) {
+        None => Ok(vec![default; count]),
+        Some(AttributeValue::Ints(values)) if values.len() == count => Ok(values.clone()),
+        Some(_) => Err(Trouble::Wrong(format!(
+            "attribute \"{name}\" is not {count} integers"
+        ))),
+    }
+}
+
+/// Whether two attributes say the same. Those that hold something other than numbers and strings are not looked into.
+pub(super) fn same(a: &AttributeValue, b: &AttributeValue) -> bool {
+    use AttributeValue as V;
+    match (a, b) {
+        (V::Float(a), V::Float(b)) => a.to_bits() == b.to_bits(),
+        (V::Int(a), V::Int(b)) => a == b,
+        (V::String(a), V::String(b)) => a == b,
+        (V::Floats(a), V::Floats(b)) => a == b,
+        (V::Ints(a), V::Ints(b)) => a == b,
+        (V::Reference(a), V::Reference(b)) => a == b,
+        _ => std::mem::discriminant(a) == std::mem::discriminant(b),
+    }
+}
+
+/// Whether two tensors are the same by what they say of themselves: same bytes of the file, or same recipe.
+pub(super) fn same_payload(a: &TensorDef, b: &TensorDef) -> bool {
+    let same = match (&a.payload, &b.payload) {
+        (Payload::Raw(a), Payload::Raw(b)) => a == b,
+        (Payload::Typed, Payload::Typed) => true,
+        (Payload::External(a), Payload::External(b)) => a == b,
+        (Payload::Computed(a), Payload::Computed(b)) => std::sync::Arc::ptr_eq(a, b),
+        _ => false,
+    };
+    same && a.dtype == b.dtype && a.dims == b.dims
+}

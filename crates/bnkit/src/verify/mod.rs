@@ -1,0 +1,3 @@
+//! placeholder: the proofs.
+
+pub mod algebra;
