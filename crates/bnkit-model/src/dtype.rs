@@ -148,12 +148,34 @@ impl DType {
     /// `value` rounded once to this float type (nearest, ties to even) and widened again; unchanged for other types.
     pub fn round(self, value: f64) -> f64 {
         match self {
-            Self::F16 => f16::from_f64(value).to_f64(),
-            Self::BF16 => bf16::from_f64(value).to_f64(),
+            Self::F16 => to_f16(value).to_f64(),
+            Self::BF16 => to_bf16(value).to_f64(),
             Self::F32 => f64::from(value as f32),
             _ => value,
         }
     }
+}
+
+/// `value` as f16, rounded once. `f16::from_f64` goes by way of f32 where the processor has the conversion, and drops the
+/// lower half of the fraction where not: it rounds twice, or not to nearest.
+pub(crate) fn to_f16(value: f64) -> f16 {
+    f16::from_f32(round_to_odd(value))
+}
+
+/// `value` as bfloat16, rounded once.
+pub(crate) fn to_bf16(value: f64) -> bf16 {
+    bf16::from_f32(round_to_odd(value))
+}
+
+/// `value` as f32, where an inexact result has its last bit set. Rounding that once more, to a type at least two bits
+/// shorter, gives what rounding `value` itself would have given.
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    if !nearest.is_finite() || f64::from(nearest) == value {
+        return nearest;
+    }
+    let away = f64::from(nearest).abs() > value.abs();
+    f32::from_bits((nearest.to_bits() - u32::from(away)) | 1)
 }
 
 impl fmt::Display for DType {
@@ -201,5 +223,35 @@ mod tests {
         assert_eq!(DType::F16.round(2049.0), 2048.0);
         assert_eq!(DType::F16.round(2051.0), 2052.0);
         assert_eq!(DType::BF16.round(257.0), 256.0);
+    }
+
+    #[test]
+    fn rounding_happens_once() {
+        // A hair above a tie: f32 in between would make it a tie, and the tie goes down.
+        let hair = 2f64.powi(-40);
+        assert_eq!(
+            DType::F16.round(1.0 + 2f64.powi(-11) + hair),
+            1.0 + 2f64.powi(-10)
+        );
+        assert_eq!(DType::F16.round(1.0 + 2f64.powi(-11) - hair), 1.0);
+        assert_eq!(
+            DType::F16.round(-1.0 - 3.0 * 2f64.powi(-11) + hair),
+            -1.0 - 2f64.powi(-10)
+        );
+        assert_eq!(
+            DType::BF16.round(1.0 + 2f64.powi(-8) + hair),
+            1.0 + 2f64.powi(-7)
+        );
+        // Subnormals and the ends of the range.
+        assert_eq!(DType::F16.round(2f64.powi(-25)), 0.0);
+        assert_eq!(
+            DType::F16.round(2f64.powi(-25) + 2f64.powi(-60)),
+            2f64.powi(-24)
+        );
+        assert_eq!(DType::F16.round(65519.999), 65504.0);
+        assert_eq!(DType::F16.round(65520.0), f64::INFINITY);
+        assert_eq!(DType::F16.round(1e300), f64::INFINITY);
+        assert_eq!(DType::BF16.round(-1e39), f64::NEG_INFINITY);
+        assert!(DType::F16.round(f64::NAN).is_nan());
     }
 }

@@ -6,11 +6,12 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 
 use crate::{Error, Result};
 
@@ -37,7 +38,13 @@ impl Source {
     /// # Errors
     /// If it cannot be opened or is not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::io(path, "cannot open", error))?;
+        // Opening a named pipe would wait for its writer; with this flag it is opened, and refused below.
+        let flags = OFlags::NONBLOCK.bits() as i32;
+        let file = File::options()
+            .read(true)
+            .custom_flags(flags)
+            .open(path)
+            .map_err(|error| Error::io(path, "cannot open", error))?;
         let metadata = file
             .metadata()
             .map_err(|error| Error::io(path, "cannot open", error))?;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use half::{bf16, f16};
 
+use crate::dtype::{to_bf16, to_f16};
 use crate::{DType, Error, Result};
 
 /// A dense tensor. `data` holds the elements in row-major order, little-endian, exactly `dtype.byte_len(count)` bytes.
@@ -150,7 +151,7 @@ pub fn decode_f64(dtype: DType, bytes: &[u8]) -> Result<Vec<f64>> {
     let size = dtype
         .size()
         .ok_or_else(|| Error::invalid(format!("expected numbers, found {dtype}")))?;
-    if bytes.len() % size != 0 {
+    if !bytes.len().is_multiple_of(size) {
         return Err(Error::invalid(format!(
             "{} bytes are no whole number of {dtype} elements",
             bytes.len()
@@ -197,8 +198,8 @@ pub fn encode_f64(dtype: DType, values: &[f64], out: &mut Vec<u8>) -> Result<()>
     match dtype {
         DType::F32 => write!(|x| x as f32),
         DType::F64 => write!(|x: f64| x),
-        DType::F16 => write!(f16::from_f64),
-        DType::BF16 => write!(bf16::from_f64),
+        DType::F16 => write!(to_f16),
+        DType::BF16 => write!(to_bf16),
         DType::I8 => write!(|x| x as i8),
         DType::U8 => write!(|x| x as u8),
         DType::I16 => write!(|x| x as i16),

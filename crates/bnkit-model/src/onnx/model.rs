@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::external::ExternalFiles;
 use super::recipe::Recipe;
 use crate::DType;
 use crate::source::Source;
@@ -52,6 +53,7 @@ pub type Span = Range<u64>;
 pub struct Model {
     pub(crate) source: Arc<Source>,
     pub(crate) dir: Option<PathBuf>,
+    pub(crate) externals: Arc<ExternalFiles>,
     /// The IR version; 0 if the file has none.
     pub ir_version: i64,
     /// Name and version of the tool that wrote the file, as far as given.
@@ -330,6 +332,16 @@ pub struct TensorDef {
 }
 
 impl TensorDef {
+    /// A tensor that is not in the file: what `recipe` makes.
+    pub fn computed(dtype: DType, dims: Vec<usize>, recipe: Arc<Recipe>) -> Self {
+        Self {
+            dtype,
+            dims,
+            payload: Payload::Computed(recipe),
+            span: None,
+        }
+    }
+
     /// The number of elements.
     pub fn len(&self) -> usize {
         self.dims.iter().product()

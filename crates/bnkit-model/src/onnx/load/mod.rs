@@ -47,6 +47,7 @@ impl Model {
         let mut model = Self {
             source: source.clone(),
             dir,
+            externals: Arc::default(),
             ir_version: 0,
             producer: String::new(),
             scopes: Vec::new(),

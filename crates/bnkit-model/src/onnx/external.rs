@@ -1,0 +1,106 @@
+//! External data on the way in: which files a model may name, opened once each, and the ranges that tensors take.
+//!
+//! A model comes from anywhere, so what it names must lie in its own folder: no absolute path, no `..`, no backslash
+//! (a separator elsewhere), no symbolic link that leads out, and nothing but a regular file.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::model::{External, Model};
+use crate::source::Source;
+use crate::{Error, Result};
+
+/// The external files that were opened so far, by their location as the model says it.
+#[derive(Debug, Default)]
+pub(crate) struct ExternalFiles {
+    open: Mutex<BTreeMap<String, Arc<Source>>>,
+}
+
+impl ExternalFiles {
+    /// All files that were opened.
+    pub(crate) fn opened(&self) -> Vec<Arc<Source>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().cloned().collect()
+    }
+}
+
+impl Model {
+    /// The file that `external` names, and the range in it of a tensor of `bytes` bytes (`None`: unknown).
+    pub(crate) fn external(
+        &self,
+        external: &External,
+        bytes: Option<u64>,
+    ) -> Result<(Arc<Source>, Range<u64>)> {
+        let source = self.external_file(&external.location)?;
+        let length = external.length.or(bytes);
+        let stop = match length {
+            Some(length) => external.offset.checked_add(length),
+            None => Some(source.len().max(external.offset)),
+        };
+        match stop.filter(|&stop| stop <= source.len()) {
+            Some(stop) => Ok((source, external.offset..stop)),
+            None => {
+                let message = format!(
+                    "{} bytes from {} on were expected in \"{}\", which has {}",
+                    length.unwrap_or(0),
+                    external.offset,
+                    external.location,
+                    source.len()
+                );
+                Err(Error::invalid(message))
+            }
+        }
+    }
+
+    fn external_file(&self, location: &str) -> Result<Arc<Source>> {
+        let mut open = self
+            .externals
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = open.get(location) {
+            return Ok(source.clone());
+        }
+        let dir = self.dir().ok_or_else(|| {
+            Error::invalid(format!(
+                "its data is in \"{location}\", but a model in memory has no folder"
+            ))
+        })?;
+        let source = Arc::new(Source::open(&contained(dir, location)?)?);
+        open.insert(location.to_owned(), source.clone());
+        Ok(source)
+    }
+}
+
+/// The path of `location` in `dir`, links resolved.
+fn contained(dir: &Path, location: &str) -> Result<PathBuf> {
+    let refuse = |why: &str| {
+        Err(Error::invalid(format!(
+            "external data \"{location}\" {why}"
+        )))
+    };
+    if location.contains(['\\', '\0']) {
+        return refuse("is not a plain relative path");
+    }
+    let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !Path::new(location).components().all(inside) {
+        return refuse("lies outside the model's folder");
+    }
+    let dir = if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    };
+    let path = dir.join(location);
+    let resolve = |path: &Path| {
+        path.canonicalize()
+            .map_err(|error| Error::io(path, "cannot open external data", error))
+    };
+    let resolved = resolve(&path)?;
+    if !resolved.starts_with(resolve(dir)?) {
+        return refuse("is a link that leaves the model's folder");
+    }
+    Ok(resolved)
+}
