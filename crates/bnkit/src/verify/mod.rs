@@ -1,3 +1,5 @@
 //! placeholder: the proofs.
 
 pub mod algebra;
+#[cfg(test)]
+mod nets;

@@ -31,7 +31,6 @@ pub(super) type Answer<T> = Result<T, Trouble>;
 /// A constant in f64.
 #[derive(Debug, Clone)]
 pub(super) struct Numbers {
-    pub(super) dtype: DType,
     pub(super) dims: Vec<usize>,
     pub(super) values: Vec<f64>,
 }
@@ -75,7 +74,6 @@ impl<'m> Book<'m> {
         let header = self.header(value)?;
         Ok(Numbers {
             values: self.model.read_f64(&header)?,
-            dtype: header.dtype,
             dims: header.dims,
         })
     }

@@ -35,11 +35,6 @@ impl Exact {
         self.value.len()
     }
 
-    /// Whether every value is zero, and not only by cancellation.
-    pub(super) fn is_zero(&self) -> bool {
-        self.size.iter().all(|&size| size == 0.0)
-    }
-
     /// How far value `index` may be off by the order in which it was computed.
     pub(super) fn slack(&self, index: usize) -> f64 {
         slack(self.terms, self.size[index])
