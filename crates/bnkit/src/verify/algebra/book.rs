@@ -127,7 +127,9 @@ pub(super) fn int(node: &Node, name: &str, default: i64) -> Answer<i64> {
     match node.attribute(name).map(|attribute| &attribute.value) {
         None => Ok(default),
         Some(AttributeValue::Int(value)) => Ok(*value),
-        Some(_) => Err(Trouble::Wrong(format!("attribute \"{name}\" is no integer"))),
+        Some(_) => Err(Trouble::Wrong(format!(
+            "attribute \"{name}\" is no integer"
+        ))),
     }
 }
 

@@ -1,0 +1,358 @@
+//! The two passes over the routes: what every affine is, and what became of the operators.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bnkit_model::onnx::{Model, Node, NodeId, Use, ValueId};
+
+use super::book::{Answer, Book, Trouble, same};
+use super::compare::Owner;
+use super::exact::Exact;
+use super::step::{Scaling, Step};
+use super::vector::{self, Vector, compare_broadcast};
+use super::{Algebra, bystanders, convolution, matrix};
+use crate::route::{Part, Route, Side};
+use crate::{Error, Result};
+
+/// What is known of a node that a route names.
+#[derive(Default)]
+struct Entry {
+    /// The last route that touched it.
+    route: usize,
+    /// Whether it was an affine that moved on: it is gone.
+    moved: bool,
+    /// Whether a failure was noted already.
+    failed: bool,
+    /// What it computes, if it is an operator with a vector.
+    vector: Option<Vector>,
+    /// What it absorbed, if it is an operator with a weight.
+    steps: Vec<Step>,
+}
+
+pub(super) struct Ledger<'m> {
+    original: Book<'m>,
+    folded: Book<'m>,
+    /// The nodes that stand in the original.
+    standing: HashSet<NodeId>,
+    entries: BTreeMap<NodeId, Entry>,
+    result: Algebra,
+}
+
+pub(super) fn check(original: &Model, folded: &Model, routes: &[Route]) -> Result<Algebra> {
+    let mut ledger = Ledger {
+        original: Book::new(original),
+        folded: Book::new(folded),
+        standing: original.nodes().map(|(id, _)| id).collect(),
+        entries: BTreeMap::new(),
+        result: Algebra::default(),
+    };
+    for (index, route) in routes.iter().enumerate() {
+        ledger.route(index, route)?;
+    }
+    for (id, entry) in std::mem::take(&mut ledger.entries) {
+        ledger.settle(id, &entry)?;
+        ledger.entries.insert(id, entry);
+    }
+    let route = routes.len().saturating_sub(1);
+    let entries = &ledger.entries;
+    let named = |id| entries.contains_key(&id);
+    let books = (&ledger.original, &ledger.folded);
+    bystanders::check(books, &ledger.standing, named, route, &mut ledger.result)?;
+    ledger.result.checked = routes.len();
+    Ok(ledger.result)
+}
+
+impl Ledger<'_> {
+    /// Keeps failures of the proof in the result, and lets other errors through.
+    fn note(&mut self, owner: Owner, answer: Answer<()>) -> Result<bool> {
+        match answer {
+            Ok(()) => Ok(true),
+            Err(Trouble::Unreadable(error)) => Err(Error::Model(error)),
+            Err(Trouble::Wrong(reason)) => {
+                self.result.reject(owner, "route", reason);
+                Ok(false)
+            }
+        }
+    }
+
+    /// The entry of a node that stands in the original and did not move on yet.
+    fn entry(&mut self, id: NodeId, route: usize) -> Answer<&mut Entry> {
+        if !self.standing.contains(&id) {
+            return Err(Trouble::wrong("the node is not in the original"));
+        }
+        let entry = self.entries.entry(id).or_default();
+        entry.route = route;
+        match entry.moved {
+            true => Err(Trouble::wrong("the node is gone already")),
+            false => Ok(entry),
+        }
+    }
+
+    fn route(&mut self, index: usize, route: &Route) -> Result<()> {
+        let owner = |node| Owner { route: index, node };
+        let scaling = match self.depart(index, route) {
+            Ok(scaling) => Some(scaling),
+            Err(trouble) => {
+                self.note(owner(route.site), Err(trouble))?;
+                self.entries.entry(route.site).or_default().failed = true;
+                None
+            }
+        };
+        for absorbed in &route.absorbed {
+            // What comes from an affine that is not known is not known either.
+            let answer = match &scaling {
+                Some(scaling) => {
+                    Step::new(index, absorbed, scaling, self.keeps_channels(&route.via))
+                        .and_then(|step| self.absorb(absorbed.node, step))
+                }
+                None => self
+                    .entry(absorbed.node, index)
+                    .map(|entry| entry.failed = true),
+            };
+            if !self.note(owner(absorbed.node), answer)? {
+                self.entries.entry(absorbed.node).or_default().failed = true;
+            }
+        }
+        if let Some(scaling) = scaling {
+            let answer = self.everything_arrived(index, route, &scaling);
+            self.note(owner(route.site), answer)?;
+        }
+        Ok(())
+    }
+
+    /// The affine of a route, whose node is gone from then on.
+    fn depart(&mut self, index: usize, route: &Route) -> Answer<Scaling> {
+        let id = route.site;
+        self.entry(id, index)?;
+        let node = self.original.model.node(id);
+        let is_norm = node.is("BatchNormalization");
+        let slot = match (is_norm, route.constant_slot) {
+            (true, None) => 0,
+            (false, Some(slot)) if vector::is_vector(node) => slot,
+            _ => return Err(Trouble::wrong("the site is no affine with constants")),
+        };
+        self.load(id, node, slot)?;
+        let entry = self.entry(id, index)?;
+        entry.moved = true;
+        let failed = entry.failed;
+        match entry.vector.take() {
+            Some(vector) if !failed => Ok(vector.scaling()),
+            _ => Err(Trouble::wrong("the site absorbed something unknown before")),
+        }
+    }
+
+    /// Makes sure that the vector of an operator is known.
+    fn load(&mut self, id: NodeId, node: &Node, slot: usize) -> Answer<()> {
+        let entry = self.entries.entry(id).or_default();
+        match &entry.vector {
+            None => entry.vector = Some(Vector::read(&self.original, node, slot)?),
+            Some(vector) if vector.has_constant_elsewhere(slot) => {
+                return Err(Trouble::wrong(
+                    "two routes disagree which input is the constant",
+                ));
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn absorb(&mut self, id: NodeId, step: Step) -> Answer<()> {
+        let route = step.route;
+        if self.entry(id, route)?.failed {
+            return Ok(());
+        }
+        let node = self.original.model.node(id);
+        if !vector::is_vector(node) {
+            self.entry(id, route)?.steps.push(step);
+            return Ok(());
+        }
+        let slot = match node.is("BatchNormalization") {
+            true => 0,
+            false => 1usize
+                .checked_sub(step.data_slot)
+                .ok_or_else(|| Trouble::wrong("the operator has two inputs"))?,
+        };
+        self.load(id, node, slot)?;
+        match &mut self.entry(id, route)?.vector {
+            Some(vector) => vector.absorb(&step),
+            None => Err(Trouble::wrong("nothing is known of the node")),
+        }
+    }
+
+    /// Whether all nodes on the way leave channel k at number k of the same axis.
+    fn keeps_channels(&self, via: &[NodeId]) -> bool {
+        const KEEPING: [&str; 18] = [
+            "Add",
+            "AveragePool",
+            "Cast",
+            "Dropout",
+            "GlobalAveragePool",
+            "GlobalMaxPool",
+            "Identity",
+            "LeakyRelu",
+            "LpPool",
+            "MaxPool",
+            "Mul",
+            "PRelu",
+            "Pad",
+            "Relu",
+            "Resize",
+            "Sub",
+            "Upsample",
+            "Div",
+        ];
+        let model = self.original.model;
+        via.iter().all(|&id| {
+            self.standing.contains(&id) && KEEPING.iter().any(|op| model.node(id).is(op))
+        })
+    }
+
+    /// Checks that s and t of every channel went somewhere. Forwards, a Slice may have left channels behind.
+    fn everything_arrived(&self, index: usize, route: &Route, scaling: &Scaling) -> Answer<()> {
+        let backwards = |side| side == Side::Output;
+        let complete = route
+            .absorbed
+            .iter()
+            .any(|absorbed| backwards(absorbed.side));
+        if !complete && !self.keeps_channels(&route.via) {
+            return match route.absorbed.is_empty() {
+                true => Err(Trouble::wrong("nothing absorbed the affine")),
+                false => Ok(()),
+            };
+        }
+        let reached = |channel: usize, part: Part| {
+            route.absorbed.iter().any(|absorbed| {
+                (absorbed.part == Part::Whole || absorbed.part == part)
+                    && absorbed.channels.contains(&(channel as u32))
+            })
+        };
+        let (s, t) = (&scaling.s, &scaling.t);
+        if (0..s.len()).any(|channel| s.value[channel] != 1.0 && !reached(channel, Part::Scale)) {
+            return Err(Trouble::wrong("nothing absorbed the scale"));
+        }
+        if (0..t.len()).all(|channel| t.value[channel] == 0.0 || reached(channel, Part::Shift)) {
+            return Ok(());
+        }
+        self.shift_stayed(index, route.site, t, scaling.axis)
+    }
+
+    /// Checks that the folded model has an Add where the affine was, which adds its shift.
+    fn shift_stayed(
+        &self,
+        index: usize,
+        site: NodeId,
+        shift: &Exact,
+        axis: Option<usize>,
+    ) -> Answer<()> {
+        let lost = || Trouble::wrong("nothing absorbed the shift");
+        let output = self.original.model.node(site).output(0).ok_or_else(lost)?;
+        let successor = self.successor(output).ok_or_else(lost)?;
+        let (id, _) = self.folded.model.producer(successor).ok_or_else(lost)?;
+        let node = self.folded.model.node(id);
+        if self.standing.contains(&id) || !node.is("Add") {
+            return Err(lost());
+        }
+        let constants = [0, 1].map(|slot| node.input(slot));
+        let constant = constants
+            .into_iter()
+            .flatten()
+            .find(|&value| self.folded.is_constant(value))
+            .ok_or_else(lost)?;
+        let mut result = Algebra::default();
+        let owner = Owner {
+            route: index,
+            node: site,
+        };
+        compare_broadcast(&self.folded, constant, shift, axis, owner, &mut result)?;
+        match result.failures.first() {
+            None => Ok(()),
+            Some(failure) => Err(Trouble::Wrong(format!(
+                "the Add in its place adds {}, expected {}",
+                failure.found, failure.expected
+            ))),
+        }
+    }
+
+    /// What readers of `value` in the original read in the folded model.
+    fn successor(&self, value: ValueId) -> Option<ValueId> {
+        let (original, folded) = (self.original.model, self.folded.model);
+        original
+            .value(value)
+            .uses
+            .iter()
+            .find_map(|user| match *user {
+                Use::Node(id, slot) if folded.node(id).alive => folded.node(id).input(slot),
+                Use::Output(scope, slot) => folded.scope(scope).outputs.get(slot).copied(),
+                _ => None,
+            })
+    }
+
+    /// Compares a node with what it should be now.
+    fn settle(&mut self, id: NodeId, entry: &Entry) -> Result<()> {
+        let owner = Owner {
+            route: entry.route,
+            node: id,
+        };
+        if entry.failed || !self.standing.contains(&id) {
+            return Ok(());
+        }
+        let answer = self.compare(id, entry, owner);
+        self.note(owner, answer)?;
+        Ok(())
+    }
+
+    fn compare(&mut self, id: NodeId, entry: &Entry, owner: Owner) -> Answer<()> {
+        let (before, after) = (self.original.model.node(id), self.folded.model.node(id));
+        match (entry.moved, after.alive) {
+            (true, false) => return Ok(()),
+            (true, true) => {
+                return Err(Trouble::wrong("its affine moved on, but it is still there"));
+            }
+            (false, false) => return Err(Trouble::wrong("it absorbed an affine, and is gone")),
+            (false, true) => {}
+        }
+        expect_same_operator(before, after)?;
+        let result = &mut self.result;
+        if let Some(vector) = &entry.vector {
+            return vector.compare(&self.folded, after, owner, result);
+        }
+        let (original, folded) = ((&self.original, before), (&self.folded, after));
+        let steps = &entry.steps;
+        match before.op_type.as_str() {
+            _ if !before.domain.is_empty() => Err(Trouble::wrong("a foreign operator")),
+            "Conv" | "ConvTranspose" => convolution::check(original, folded, steps, owner, result),
+            "Gemm" => matrix::check_gemm(original, folded, steps, owner, result),
+            "MatMul" => {
+                let is_new = |id| !self.standing.contains(&id);
+                matrix::check_mat_mul(original, folded, steps, is_new, owner, result)
+            }
+            op => Err(Trouble::Wrong(format!("{op} absorbs no affine"))),
+        }
+    }
+}
+
+/// Checks that a node has the operator and the attributes that it had. Gemm's beta is part of its addend, and compared
+/// as such; a BatchNorm may have been brought to eval mode.
+fn expect_same_operator(before: &Node, after: &Node) -> Answer<()> {
+    if before.op_type != after.op_type || before.domain != after.domain {
+        return Err(Trouble::wrong("it has become another operator"));
+    }
+    let free = |name: &str| match before.op_type.as_str() {
+        "Gemm" => name == "beta",
+        "BatchNormalization" => matches!(name, "training_mode" | "is_test" | "momentum"),
+        _ => false,
+    };
+    for (here, there) in [(before, after), (after, before)] {
+        for attribute in here
+            .attributes
+            .iter()
+            .filter(|attribute| !free(&attribute.name))
+        {
+            let other = there.attribute(&attribute.name);
+            if !other.is_some_and(|other| same(&attribute.value, &other.value)) {
+                let why = format!("attribute \"{}\" has changed", attribute.name);
+                return Err(Trouble::Wrong(why));
+            }
+        }
+    }
+    Ok(())
+}

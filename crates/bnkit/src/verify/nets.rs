@@ -1,0 +1,150 @@
+//! Tiny models for the tests of the proofs.
+
+use bnkit_model::onnx::{AttributeValue, Model};
+use bnkit_model::proto::attribute_proto::AttributeType;
+use bnkit_model::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+};
+use bnkit_model::{DType, Tensor};
+use prost::Message;
+
+/// A model under construction.
+pub(crate) struct Net {
+    graph: GraphProto,
+}
+
+/// An attribute of numbers.
+pub(crate) fn attribute(name: &str, value: AttributeValue) -> AttributeProto {
+    let mut attribute = AttributeProto {
+        name: Some(name.to_owned()),
+        ..Default::default()
+    };
+    let kind = match value {
+        AttributeValue::Float(value) => {
+            attribute.f = Some(value);
+            AttributeType::Float
+        }
+        AttributeValue::Int(value) => {
+            attribute.i = Some(value);
+            AttributeType::Int
+        }
+        AttributeValue::Ints(values) => {
+            attribute.ints = values;
+            AttributeType::Ints
+        }
+        AttributeValue::String(text) => {
+            attribute.s = Some(text.into());
+            AttributeType::String
+        }
+        other => panic!("{other:?}"),
+    };
+    attribute.r#type = Some(kind as i32);
+    attribute
+}
+
+fn value(name: &str, dims: Option<&[i64]>) -> ValueInfoProto {
+    let dim = |&size: &i64| tensor_shape_proto::Dimension {
+        value: (size >= 0).then_some(tensor_shape_proto::dimension::Value::DimValue(size)),
+        ..Default::default()
+    };
+    let tensor = type_proto::Tensor {
+        elem_type: Some(1),
+        shape: dims.map(|dims| TensorShapeProto {
+            dim: dims.iter().map(dim).collect(),
+        }),
+    };
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+impl Net {
+    /// A model with one input; a negative dimension is an unknown one.
+    pub(crate) fn new(input: &str, dims: &[i64]) -> Self {
+        let graph = GraphProto {
+            name: Some("net".to_owned()),
+            ..Default::default()
+        };
+        Self { graph }.input(input, Some(dims))
+    }
+
+    /// Another input, maybe of unknown rank.
+    pub(crate) fn input(mut self, name: &str, dims: Option<&[i64]>) -> Self {
+        self.graph.input.push(value(name, dims));
+        self
+    }
+
+    pub(crate) fn output(mut self, name: &str) -> Self {
+        self.graph.output.push(value(name, None));
+        self
+    }
+
+    /// An f32 initializer.
+    pub(crate) fn constant(self, name: &str, dims: &[usize], values: &[f64]) -> Self {
+        self.typed(name, DType::F32, dims, values)
+    }
+
+    pub(crate) fn typed(
+        mut self,
+        name: &str,
+        dtype: DType,
+        dims: &[usize],
+        values: &[f64],
+    ) -> Self {
+        let tensor = Tensor::from_f64(dtype, dims.to_vec(), values).unwrap();
+        self.graph.initializer.push(TensorProto {
+            name: Some(name.to_owned()),
+            dims: dims.iter().map(|&dim| dim as i64).collect(),
+            data_type: Some(dtype.to_onnx()),
+            raw_data: Some(tensor.data().to_vec().into()),
+            ..Default::default()
+        });
+        self
+    }
+
+    /// A node with one output, which is also what it is called.
+    pub(crate) fn node(mut self, op_type: &str, inputs: &[&str], output: &str) -> Self {
+        self.graph.node.push(NodeProto {
+            op_type: Some(op_type.to_owned()),
+            input: inputs.iter().map(|&name| name.to_owned()).collect(),
+            output: vec![output.to_owned()],
+            name: Some(output.to_owned()),
+            ..Default::default()
+        });
+        self
+    }
+
+    /// Gives the last node an attribute.
+    pub(crate) fn with(mut self, attribute: AttributeProto) -> Self {
+        self.graph
+            .node
+            .last_mut()
+            .unwrap()
+            .attribute
+            .push(attribute);
+        self
+    }
+
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        let model = ModelProto {
+            ir_version: Some(8),
+            graph: Some(self.graph),
+            opset_import: vec![OperatorSetIdProto {
+                domain: None,
+                version: Some(17),
+            }],
+            ..Default::default()
+        };
+        model.encode_to_vec()
+    }
+
+    pub(crate) fn model(self) -> Model {
+        Model::from_bytes(self.bytes()).unwrap()
+    }
+}
