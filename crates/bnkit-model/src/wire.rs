@@ -1,6 +1,6 @@
 //! The protobuf wire format, one field at a time: where each field lies, and how a field is written.
 //!
-//! Reading works on positions in a [`Source`], never on a copy of the file: a field is a tag plus a byte range, and a
+//! Reading works on positions in a [`Source`](crate::source::Source), never on a copy of the file: a field is a tag plus a byte range, and a
 //! range that nobody asks for is never read. That is what lets the writer copy unknown and untouched fields verbatim.
 //! Meaning (which field is what) is the business of the callers.
 
@@ -63,6 +63,8 @@ impl<'w, 's> Fields<'w, 's> {
     ///
     /// # Errors
     /// If a tag, length or value is malformed or reaches past the end of the message.
+    // Not an iterator: between two fields, callers read through the window.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Field>> {
         if self.position >= self.end {
             return Ok(None);
@@ -189,6 +191,12 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 pub fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     put_varint(out, u64::from(number) << 3);
     put_varint(out, value);
+}
+
+/// Appends a float field.
+pub fn put_float_field(out: &mut Vec<u8>, number: u32, value: f32) {
+    put_varint(out, u64::from(number) << 3 | 5);
+    out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// Appends the tag and length of a length-delimited field; the payload follows.

@@ -271,14 +271,16 @@ fn what_quantization_annotations_name_is_pinned() {
     }
 }
 
+type Change<'c> = &'c dyn Fn(&mut GraphProto);
+
 #[test]
 fn contradictions_are_errors_that_say_where() {
-    let with = |change: &dyn Fn(&mut GraphProto)| {
+    let with = |change: Change<'_>| {
         let mut proto = conv_bn();
         change(proto.graph.as_mut().unwrap());
         error(&proto)
     };
-    let cases: [(&dyn Fn(&mut GraphProto), &str); 10] = [
+    let cases: [(Change<'_>, &str); 11] = [
         (
             &|g| g.node.push(node("Neg", &["x"], &["c"])),
             "node \"c\" (Neg): the value \"c\" is defined twice",
@@ -319,6 +321,10 @@ fn contradictions_are_errors_that_say_where() {
             &|g| g.initializer[0].dims = vec![1 << 40, 1 << 40],
             "overflows",
         ),
+        (
+            &|g| g.initializer[0].dims = vec![1 << 31, 1 << 31],
+            "overflows",
+        ),
     ];
     for (change, expected) in cases {
         let message = with(change);
@@ -336,7 +342,7 @@ fn contradictions_are_errors_that_say_where() {
     );
     let huge = TensorProto {
         raw_data: None,
-        ..tensor("w", &[1 << 61], &[])
+        ..tensor("w", &[1 << 56], &[])
     };
     assert!(with(&|g| g.initializer[0] = huge.clone()).contains("found 0 bytes"));
 }

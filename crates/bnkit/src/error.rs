@@ -1,5 +1,7 @@
 //! Errors of this crate.
 
+use std::path::Path;
+
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -13,4 +15,14 @@ pub enum Error {
     /// Something was asked for that does not fit together.
     #[error("{0}")]
     Request(String),
+}
+
+impl Error {
+    /// The same error as one about `path`, if it names no file yet.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Model(error) => Self::Model(error.in_file(path)),
+            Self::Request(message) => Self::Request(message),
+        }
+    }
 }

@@ -222,7 +222,8 @@ impl<'m> Constants<'m> {
         let content = model.value(value);
         match (content.origin, &content.tensor) {
             (Origin::Initializer, Some(tensor)) => Ok(Place::Stored(tensor)),
-            (Origin::Initializer, None) => Err(self.wrong(value, "sparse tensors are not read")),
+            // A sparse initializer: carried, not read.
+            (Origin::Initializer, None) => Err(NotConstant::Computed { value }),
             (Origin::Input, Some(tensor)) if content.scope == model.main() => {
                 if model.ir_version < 4 || self.assume_overridable {
                     Ok(Place::Stored(tensor))
@@ -252,7 +253,7 @@ impl<'m> Constants<'m> {
     /// Where `value` comes from, behind any number of Identity nodes.
     fn stored_place(&self, mut value: ValueId) -> Result<Place<'m>, NotConstant> {
         let start = value;
-        for _ in 0..MAX_NODES {
+        for _ in 0..=MAX_DEPTH {
             let place = self.place(value)?;
             match place {
                 Place::Node(id) if self.model.node(id).op_type == "Identity" => {
@@ -264,7 +265,7 @@ impl<'m> Constants<'m> {
         }
         Err(self.wrong(
             start,
-            &format!("it lies behind more than {MAX_NODES} Identity nodes"),
+            &format!("it lies behind more than {MAX_DEPTH} Identity nodes"),
         ))
     }
 

@@ -37,7 +37,13 @@ pub struct NewTensor {
 }
 
 impl NewTensor {
-    fn into_def(self, span: Option<Span>) -> TensorDef {
+    /// As a tensor of a model.
+    pub fn into_def(self) -> TensorDef {
+        self.over(None)
+    }
+
+    /// As a tensor in the place of the message at `span`.
+    fn over(self, span: Option<Span>) -> TensorDef {
         TensorDef {
             dtype: self.dtype,
             dims: self.dims,
@@ -63,6 +69,13 @@ pub enum Edit {
         slot: usize,
         /// What it reads from now on.
         value: Operand,
+    },
+    /// Makes an input slot of a node absent.
+    RemoveInput {
+        /// The node.
+        node: NodeId,
+        /// The input slot.
+        slot: usize,
     },
     /// Makes a node write `value` in `slot`: an orphan of a removed node, or a fresh name. What it wrote is gone.
     SetOutput {
@@ -170,6 +183,7 @@ impl Model {
                 let value = self.operand(self.node(*node).scope, value)?;
                 self.set_input(*node, *slot, Some(value));
             }
+            Edit::RemoveInput { node, slot } => self.set_input(*node, *slot, None),
             Edit::SetOutput { node, slot, value } => self.set_output(*node, *slot, value)?,
             Edit::TruncateOutputs { node, keep } => {
                 for slot in *keep..self.node(*node).outputs.len() {
@@ -223,6 +237,10 @@ impl Model {
                 self.add_node(*after, op_type, name, inputs, outputs)?;
             }
             Edit::SetMetadata { key, value } => {
+                let entry = (key.clone(), value.clone());
+                if self.metadata.contains(&entry) {
+                    return Ok(());
+                }
                 self.metadata_dirty = true;
                 match self
                     .metadata
@@ -230,7 +248,7 @@ impl Model {
                     .find(|(existing, _)| existing == key)
                 {
                     Some(entry) => entry.1.clone_from(value),
-                    None => self.metadata.push((key.clone(), value.clone())),
+                    None => self.metadata.push(entry),
                 }
             }
         }
@@ -379,7 +397,7 @@ impl Model {
         }
         if let Origin::Node(node, _) = self.value(id).origin {
             if matches!(self.scope(scope).kind, ScopeKind::Function { .. }) {
-                let value = AttributeValue::Tensor(tensor.into_def(None));
+                let value = AttributeValue::Tensor(tensor.into_def());
                 let node = self.touch(node);
                 node.attributes = vec![Attribute {
                     name: "value".to_owned(),
@@ -392,7 +410,7 @@ impl Model {
             self.remove_node(node);
             let value = &mut self.values[id.index()];
             value.origin = Origin::Initializer;
-            value.tensor = Some(tensor.into_def(None));
+            value.tensor = Some(tensor.into_def());
             self.scopes[scope.index()].names.insert(name.clone(), id);
             *self.names.entry(name).or_default() += 1;
             self.enlist(scope, id);
@@ -400,7 +418,7 @@ impl Model {
         }
         let value = &mut self.values[id.index()];
         let span = value.tensor.take().and_then(|old| old.span);
-        value.tensor = Some(tensor.into_def(span));
+        value.tensor = Some(tensor.over(span));
     }
 
     /// Corrects what the file declares of a constant whose type or shape changes.
@@ -447,7 +465,7 @@ impl Model {
 
     fn add_constant(&mut self, scope: ScopeId, name: &str, tensor: NewTensor) {
         self.scopes[scope.index()].dirty = true;
-        let def = tensor.into_def(None);
+        let def = tensor.into_def();
         if !matches!(self.scope(scope).kind, ScopeKind::Function { .. }) {
             let id = self.define(scope, name, Origin::Initializer, Some(def));
             self.enlist(scope, id);

@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `model` | the arenas: scopes, nodes, values, tensors, and their ids |
+//! | `view` | looking at them |
 //! | `load` | a walk over the fields of a file that fills them |
 //! | `resolve` | names: what they mean in a scope, the order of nodes |
 //! | `recipe` | tensors that are computed when they are written |
@@ -12,26 +13,35 @@
 //! | `types` | element types and shapes, as far as they are certain |
 //! | `constant` | which values are constants, and what they are |
 //! | `edit` | the list of edits, and the one place that applies them |
-//! | `encode` | the model as a list of byte ranges, old and new |
-//! | `external` | external data: containment, reading, layout |
-//! | `save` | writing atomically |
+//! | `encode`, `segments` | the model as a list of byte ranges, old and new |
+//! | `external` | external data on the way in: containment, reading |
+//! | `layout` | external data on the way out |
+//! | `save`, `output` | writing atomically; one file in the making |
 
-mod edit;
 mod constant;
+mod edit;
+mod encode;
 mod external;
+mod layout;
 mod load;
 mod magnitude;
 mod model;
+mod output;
 mod payload;
 mod read;
 mod recipe;
 mod resolve;
+mod save;
+mod segments;
 mod typed;
 mod types;
+mod view;
 
-pub use edit::{Edit, NewTensor, Operand};
 pub use constant::{Constants, Dense, NotConstant};
+pub use edit::{Edit, NewTensor, Operand};
+pub use encode::Precision;
 pub use magnitude::Magnitude;
 pub use model::*;
 pub use recipe::{Base, Recipe, Scale};
+pub use save::{SaveOptions, Saved};
 pub use types::Types;

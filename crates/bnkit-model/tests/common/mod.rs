@@ -3,6 +3,8 @@
 // Every test file uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod net;
+
 use bnkit_model::proto::{self, *};
 use prost::Message;
 

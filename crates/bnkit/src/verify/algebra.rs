@@ -85,3 +85,16 @@ pub struct AlgebraFailure {
 pub fn check(original: &Model, folded: &Model, routes: &[Route]) -> Result<Algebra> {
     ledger::check(original, folded, routes)
 }
+
+impl AlgebraFailure {
+    /// What does not agree, in one sentence.
+    pub fn describe(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("tensor \"{}\": {reason}", self.tensor),
+            None => format!(
+                "tensor \"{}\": element {} is {:e}, recomputed {:e}, allowed difference {:e}",
+                self.tensor, self.index, self.found, self.expected, self.allowed
+            ),
+        }
+    }
+}

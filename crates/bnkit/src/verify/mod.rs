@@ -1,5 +1,409 @@
-//! placeholder: the proofs.
+//! The proof that a folded model is the original: three levels, none of which shares arithmetic with the fold.
+//!
+//! | file | level |
+//! | --- | --- |
+//! | `algebra` | 1: every changed constant, recomputed from the original's bytes |
+//! | `end_to_end` | 2: both models in f64; 3: both as shipped, against a derived noise floor |
+//! | `local` | for models that the engine cannot run: the neighbourhood of each fold on its own |
+//! | `inputs`, `metrics` | what is run, and how results are compared |
+//!
+//! This file owns both the plan and the proof, so it also searches for the fold that breaks a model.
 
 pub mod algebra;
+pub mod end_to_end;
+pub mod inputs;
+pub mod metrics;
 #[cfg(test)]
 mod nets;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use bnkit_engine::{EngineError, InputSpec, LoadOptions, Precision as Run, Session};
+use bnkit_model::onnx::{Edit, Model, NodeId, Precision};
+
+use crate::fold::{self, Plan};
+use crate::report::{AlgebraSummary, F64Summary, OutputComparison, Verdict, Verification};
+use crate::route::Route;
+use crate::{Error, Result};
+use end_to_end::{EndToEnd, Subject};
+use inputs::Sample;
+
+/// How equality is proved.
+#[derive(Debug, Clone)]
+pub struct VerifyOptions {
+    /// Calibration inputs (`.npy`, `.npz`, `.pb`, `.safetensors`, or a folder); random ones if `None`.
+    pub data: Option<PathBuf>,
+    /// Sizes of inputs, by name; the name may be empty if there is one input.
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// How many samples are run.
+    pub samples: usize,
+    /// The seed of random inputs.
+    pub seed: u64,
+    /// Absolute tolerance instead of the derived one.
+    pub atol: Option<f64>,
+    /// Relative tolerance (to the output's range) instead of the derived one.
+    pub rtol: Option<f64>,
+    /// How many times the noise floor is accepted.
+    pub tolerance_factor: f64,
+}
+
+impl Default for VerifyOptions {
+    fn default() -> Self {
+        Self {
+            data: None,
+            shapes: Vec::new(),
+            samples: 4,
+            seed: 0,
+            atol: None,
+            rtol: None,
+            tolerance_factor: 8.0,
+        }
+    }
+}
+
+impl VerifyOptions {
+    fn end_to_end(&self) -> end_to_end::Options {
+        end_to_end::Options {
+            tolerance_factor: self.tolerance_factor,
+            atol: self.atol,
+            rtol: self.rtol,
+            seed: self.seed,
+        }
+    }
+}
+
+impl Verification {
+    /// Nothing was checked.
+    pub(crate) fn skipped() -> Self {
+        Self::with(Verdict::Skipped)
+    }
+
+    fn with(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            engine: "tract",
+            samples: 0,
+            algebra: None,
+            f64: None,
+            culprit: None,
+            outputs: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Takes over what the runs showed.
+    fn ran(&mut self, found: EndToEnd) {
+        self.samples = found.samples;
+        self.f64 = Some(F64Summary {
+            max_rel: found.double.max_rel,
+        });
+        self.outputs = found.outputs.into_iter().map(comparison).collect();
+        for jump in found.jumping {
+            let mut note = format!(
+                "{} \"{}\" jumps: the outputs behind it ({}) were compared at what enters it ({})",
+                jump.operator,
+                jump.node,
+                jump.outputs.join(", "),
+                jump.compared.join(", ")
+            );
+            if !jump.uncompared.is_empty() {
+                note.push_str(&format!(
+                    "; nothing was shown for {}",
+                    jump.uncompared.join(", ")
+                ));
+            }
+            self.notes.push(note);
+        }
+    }
+}
+
+fn comparison(output: end_to_end::OutputReport) -> OutputComparison {
+    OutputComparison {
+        name: output.name,
+        max_abs: output.metrics.max_abs,
+        max_rel: output.metrics.max_rel,
+        rms: output.metrics.rms,
+        snr_db: output.metrics.snr_db,
+        argmax_agreement: output.metrics.argmax_agreement,
+        noise_floor: output.noise_floor,
+        tolerance: output.tolerance,
+        within: output.pass,
+    }
+}
+
+/// Proves that a plan changes nothing but rounding, or finds the fold that does.
+///
+/// # Errors
+/// If the models cannot be read, or the inputs that the user gave do not fit.
+pub fn prove(
+    original: &Model,
+    plan: &Plan,
+    fold_options: &fold::Options,
+    options: &VerifyOptions,
+) -> Result<Verification> {
+    let reference = without_dropped_outputs(original, plan.apply())?;
+    let reference_bytes = reference.to_bytes(Precision::Stored)?;
+    let algebra = algebra::check(original, plan.apply(), &plan.routes)?;
+    let mut verification = Verification::with(Verdict::NotEquivalent);
+    verification.algebra = Some(AlgebraSummary {
+        checked: algebra.checked,
+        max_ulp: algebra.max_ulp,
+    });
+    if let Some(failure) = algebra.failures.first() {
+        verification.culprit = plan
+            .routes
+            .get(failure.route)
+            .map(|route| original.label(route.site).to_owned());
+        verification
+            .notes
+            .push(format!("{}: {}", original.describe(failure.node), failure.describe()));
+        return Ok(verification);
+    }
+    let runner = Runner {
+        reference: &reference_bytes,
+        original,
+        options,
+    };
+    let samples = match runner.samples()? {
+        Ok(samples) => samples,
+        Err(why) => return local(original, plan, verification, &why),
+    };
+    match runner.run(plan.apply(), &samples) {
+        Ok(found) => {
+            let pass = found.pass;
+            let everything = found.jumping.iter().all(|jump| jump.uncompared.is_empty());
+            verification.ran(found);
+            if pass && everything {
+                verification.verdict = Verdict::Equivalent;
+            } else if pass {
+                verification.verdict = Verdict::EquivalentLocal;
+            } else {
+                verification.culprit = bisect(&runner, &samples, plan, fold_options)?;
+            }
+            Ok(verification)
+        }
+        Err(end_to_end::Error::Unsupported(why)) => {
+            local(original, plan, verification, &why.to_string())
+        }
+        Err(error) => {
+            verification.notes.push(error.to_string());
+            verification.culprit = bisect(&runner, &samples, plan, fold_options)?;
+            Ok(verification)
+        }
+    }
+}
+
+/// The original without the graph outputs that the folded model no longer has (those of training mode).
+fn without_dropped_outputs(original: &Model, folded: &Model) -> Result<Model> {
+    let name = |model: &Model, value| model.value(value).name.clone();
+    let main = original.main();
+    let stays: HashSet<String> = folded
+        .scope(main)
+        .outputs
+        .iter()
+        .map(|&value| name(folded, value))
+        .collect();
+    let mut reference = original.clone();
+    for slot in (0..original.scope(main).outputs.len()).rev() {
+        if !stays.contains(&name(original, original.scope(main).outputs[slot])) {
+            reference.apply(&[Edit::DropOutput { scope: main, slot }])?;
+        }
+    }
+    Ok(reference)
+}
+
+struct Runner<'r> {
+    reference: &'r [u8],
+    original: &'r Model,
+    options: &'r VerifyOptions,
+}
+
+impl Runner<'_> {
+    /// The inputs to run on, or why the engine cannot run the original on any.
+    fn samples(&self) -> Result<std::result::Result<Vec<Sample>, String>> {
+        samples(self.reference, self.original, self.options)
+    }
+
+    fn run(&self, folded: &Model, samples: &[Sample]) -> Result<EndToEnd, end_to_end::Error> {
+        let encode = |precision| {
+            folded
+                .to_bytes(precision)
+                .map_err(|error| end_to_end::Error::Incomparable(error.to_string()))
+        };
+        let (shipped, exact) = (encode(Precision::Stored)?, encode(Precision::Exact)?);
+        let dir = self.original.dir();
+        let subject = Subject {
+            original: self.reference,
+            shipped: &shipped,
+            exact: Some(&exact),
+            model_dir: dir,
+            // What is not computed still lies in the original's data files.
+            shipped_dir: dir,
+        };
+        end_to_end::run(&subject, samples, &self.options.end_to_end())
+    }
+}
+
+/// Samples for a model: of the user's data, or random ones of shapes on which the model runs.
+fn samples(
+    bytes: &[u8],
+    model: &Model,
+    options: &VerifyOptions,
+) -> Result<std::result::Result<Vec<Sample>, String>> {
+    let specs = match bnkit_engine::inputs(bytes) {
+        Ok(specs) => specs,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let shapes = named_shapes(&specs, &options.shapes)?;
+    if let Some(path) = &options.data {
+        let data = crate::data::load(path)?;
+        return Ok(Ok(inputs::from_data(
+            &specs,
+            &data,
+            &shapes,
+            options.samples,
+        )?));
+    }
+    let open = specs
+        .iter()
+        .any(|spec| is_open(spec) && !shapes.iter().any(|(name, _)| *name == spec.name));
+    let mut unsupported = false;
+    let mut runs = |sample: &Sample| -> Result<(), String> {
+        if !open || unsupported {
+            return Ok(());
+        }
+        let tried = try_run(bytes, model, sample);
+        unsupported = matches!(tried, Err(EngineError::Unsupported { .. }));
+        if unsupported {
+            Ok(())
+        } else {
+            tried.map_err(|error| error.to_string())
+        }
+    };
+    match inputs::generate(&specs, &shapes, options.samples, options.seed, &mut runs) {
+        Ok(samples) => Ok(Ok(samples)),
+        // A shape that the user gave must fit; one that was guessed need not be found.
+        Err(error) if shapes.is_empty() => Ok(Err(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether sizes have to be guessed; the batch, which is 1 then, nearly always can.
+fn is_open(spec: &InputSpec) -> bool {
+    spec.dims.as_ref().is_none_or(|dims| {
+        dims.iter()
+            .skip(1)
+            .any(|dim| !matches!(dim, bnkit_engine::Dim::Fixed(_)))
+    })
+}
+
+fn try_run(bytes: &[u8], model: &Model, sample: &Sample) -> Result<(), EngineError> {
+    let dims: Vec<_> = sample
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
+        .collect();
+    let options = LoadOptions {
+        precision: Run::F32,
+        input_dims: &dims,
+        model_dir: model.dir(),
+        extra_outputs: &[],
+        perturbation: None,
+    };
+    Session::load(bytes, &options)?.run(sample).map(|_| ())
+}
+
+/// Gives a shape without a name that of the only input.
+fn named_shapes(
+    specs: &[InputSpec],
+    shapes: &[(String, Vec<usize>)],
+) -> Result<Vec<(String, Vec<usize>)>> {
+    shapes
+        .iter()
+        .map(|(name, dims)| match (name.as_str(), specs) {
+            ("", [only]) => Ok((only.name.clone(), dims.clone())),
+            ("", _) => Err(Error::Request(format!(
+                "--shape without a name: the model has {} inputs; say NAME=1x3x224x224",
+                specs.len()
+            ))),
+            _ => Ok((name.clone(), dims.clone())),
+        })
+        .collect()
+}
+
+/// The engine cannot run the model: the constants are proved, and each neighbourhood on its own.
+fn local(
+    _original: &Model,
+    _plan: &Plan,
+    mut verification: Verification,
+    why: &str,
+) -> Result<Verification> {
+    verification
+        .notes
+        .push(format!("the engine cannot run the whole model: {why}"));
+    verification.verdict = Verdict::EquivalentLocal;
+    Ok(verification)
+}
+
+/// The first fold (in the order of the plan) with which the model is no longer equivalent.
+fn bisect(
+    runner: &Runner<'_>,
+    samples: &[Sample],
+    plan: &Plan,
+    fold_options: &fold::Options,
+) -> Result<Option<String>> {
+    let broken_with = |count: usize| -> Result<bool> {
+        let left_out: HashSet<NodeId> = plan.routes[count..]
+            .iter()
+            .map(|route: &Route| route.site)
+            .collect();
+        let part = fold::plan_without(runner.original, fold_options, &left_out)?;
+        Ok(!runner
+            .run(part.apply(), samples)
+            .is_ok_and(|found| found.pass))
+    };
+    if plan.routes.is_empty() || broken_with(0)? {
+        return Ok(None);
+    }
+    // Equivalent with `good` folds, broken with `bad`.
+    let (mut good, mut bad) = (0, plan.routes.len());
+    while bad - good > 1 {
+        let middle = good + (bad - good) / 2;
+        if broken_with(middle)? {
+            bad = middle;
+        } else {
+            good = middle;
+        }
+    }
+    Ok(Some(
+        runner.original.label(plan.routes[bad - 1].site).to_owned(),
+    ))
+}
+
+/// Compares two models of which nothing else is known: level 3, and level 2 as far as both can be widened.
+///
+/// # Errors
+/// If the engine cannot run one of them, or their inputs or outputs differ.
+pub fn compare(a: &Model, b: &Model, options: &VerifyOptions) -> Result<Verification> {
+    let (first, second) = (
+        a.to_bytes(Precision::Stored)?,
+        b.to_bytes(Precision::Stored)?,
+    );
+    let cannot = |why: String| Error::Request(format!("cannot compare: {why}"));
+    let samples = samples(&first, a, options)?.map_err(cannot)?;
+    let found = end_to_end::compare(
+        (&first, a.dir()),
+        (&second, b.dir()),
+        &samples,
+        &options.end_to_end(),
+    );
+    let found = found.map_err(|error| cannot(error.to_string()))?;
+    let pass = found.pass;
+    let mut verification = Verification::with(if pass {
+        Verdict::Equivalent
+    } else {
+        Verdict::NotEquivalent
+    });
+    verification.ran(found);
+    Ok(verification)
+}

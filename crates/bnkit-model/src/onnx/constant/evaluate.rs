@@ -150,7 +150,7 @@ impl Evaluation<'_, '_> {
         }
         let room = self
             .largest
-            .min((3 * self.largest).saturating_sub(self.live));
+            .min(self.largest.saturating_mul(3).saturating_sub(self.live));
         let array = operators::apply(self.constants, id, inputs, room)
             .map_err(|why| NotConstant::Unsupported { node: id, why })?;
         self.live = held;
@@ -160,9 +160,11 @@ impl Evaluation<'_, '_> {
     /// Accounts for a result that is held from now on.
     fn hold(&mut self, array: Array, value: ValueId) -> Result<Array, NotConstant> {
         let count = array.len() as u64;
-        self.live += count;
-        self.spent += count;
-        if self.live > self.largest * 3 || self.spent > self.largest * 16 {
+        self.live = self.live.saturating_add(count);
+        self.spent = self.spent.saturating_add(count);
+        if self.live > self.largest.saturating_mul(3)
+            || self.spent > self.largest.saturating_mul(16)
+        {
             return Err(self
                 .constants
                 .wrong(value, "the constant expression is too large"));
@@ -176,7 +178,7 @@ impl Evaluation<'_, '_> {
             return Err(self.constants.wrong(value, "it is too large for a shape"));
         }
         self.largest = self.largest.max(count);
-        if self.live + count > self.largest * 3 {
+        if self.live.saturating_add(count) > self.largest.saturating_mul(3) {
             return Err(self
                 .constants
                 .wrong(value, "the constant expression is too large"));

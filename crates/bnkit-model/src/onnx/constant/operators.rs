@@ -200,13 +200,14 @@ impl Call<'_> {
             .try_fold(0usize, |sum, part| sum.checked_add(part.dims[axis]));
         dims[axis] = sum.ok_or("its inputs are too large")?;
         count(&dims, self.limit)?;
-        let outer: usize = dims[..axis].iter().product();
-        let block = |part: &Array| part.dims[axis..].iter().product::<usize>();
+        let outer = count(&dims[..axis], u64::MAX)?;
+        let blocks = parts.iter().map(|part| count(&part.dims[axis..], u64::MAX));
+        let blocks: Vec<usize> = blocks.collect::<Why<_>>()?;
         let mut floats = Vec::new();
         let mut ints = Vec::new();
         for index in 0..outer {
-            for part in &parts {
-                let range = index * block(part)..(index + 1) * block(part);
+            for (part, &block) in parts.iter().zip(&blocks) {
+                let range = index * block..(index + 1) * block;
                 match &part.elements {
                     Elements::Float(values) => floats.extend_from_slice(&values[range]),
                     Elements::Int(values) => ints.extend_from_slice(&values[range]),
@@ -329,23 +330,23 @@ impl Call<'_> {
         }
         let mut dims = data.dims.clone();
         let mut strides = data.strides();
-        let mut start = 0;
+        let mut start = 0isize;
         for (index, &axis) in chosen.iter().enumerate() {
             let step = steps.map_or(1, |steps| steps[index]);
             let cut = axes::cut(dims[axis] as u64, starts[index], ends[index], step);
             let (first, taken) = cut.ok_or("a step is 0")?;
             dims[axis] = taken as usize;
-            if taken > 0 {
-                start += first as usize * strides[axis] as usize;
-            }
+            // Wrapping matters only where there are no elements to walk over.
+            let stride = strides[axis];
+            start = stride.wrapping_mul(first as isize).wrapping_add(start);
             // A step beyond the axis takes one element and goes nowhere.
             strides[axis] = if taken > 1 {
-                strides[axis] * step as isize
+                stride.wrapping_mul(step as isize)
             } else {
                 0
             };
         }
-        data.walk(dims, start, &strides, self.limit)
+        data.walk(dims, start as usize, &strides, self.limit)
     }
 
     fn gather(&self, data: Array, rest: &[Option<Array>]) -> Why<Array> {
@@ -363,8 +364,8 @@ impl Call<'_> {
             return Err(format!("a result of {} axes", dims.len()));
         }
         count(&dims, self.limit)?;
-        let inner: usize = data.dims[axis + 1..].iter().product();
-        let outer: usize = data.dims[..axis].iter().product();
+        let inner = count(&data.dims[axis + 1..], u64::MAX)?;
+        let outer = count(&data.dims[..axis], u64::MAX)?;
         let rows = (0..outer).flat_map(|row| wanted.iter().map(move |&at| row * size + at));
         let picked = rows.flat_map(|row| row * inner..(row + 1) * inner);
         Ok(data.pick(dims, picked))

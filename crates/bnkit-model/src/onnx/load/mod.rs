@@ -8,6 +8,8 @@ mod node;
 mod scope;
 mod tensor;
 
+pub(super) use tensor::tensor;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;

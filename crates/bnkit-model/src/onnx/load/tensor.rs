@@ -77,8 +77,13 @@ impl Header {
         };
         let dims = self.dims.iter().map(dim).collect::<Result<Vec<usize>>>()?;
         let dtype = DType::from_onnx(self.dtype);
+        // Where a type has a size at all, that of the tensor must be a number of bytes a machine could have.
+        let fits = |&count: &u64| {
+            let bytes = dtype.bits().map_or(Some(count), |_| dtype.byte_len(count));
+            count <= isize::MAX as u64 && bytes.is_some_and(|bytes| bytes <= isize::MAX as u64)
+        };
         let count = element_count(&dims)
-            .filter(|&count| count <= isize::MAX as u64)
+            .filter(fits)
             .ok_or_else(|| Error::invalid(format!("the shape {dims:?} overflows")))?;
         let payload = self.payload(dtype, &dims, count)?;
         Ok(TensorDef {
@@ -126,7 +131,7 @@ impl Header {
 }
 
 /// Reads the header of the tensor in `span` and checks that the payload has the size that it says.
-pub(super) fn tensor(window: &mut Window<'_>, span: Span) -> Result<(String, TensorDef)> {
+pub(in crate::onnx) fn tensor(window: &mut Window<'_>, span: Span) -> Result<(String, TensorDef)> {
     let mut header = Header::read(window, span.clone())?;
     let name = std::mem::take(&mut header.name);
     match header.check(span) {

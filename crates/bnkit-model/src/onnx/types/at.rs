@@ -132,24 +132,26 @@ impl<'a> At<'a> {
     }
 }
 
-/// The number of elements of a block: a number, a symbol where all other sizes are 1, or unknown.
-pub(super) fn product(dims: &[Dim]) -> Dim {
+/// The known sizes multiplied, and the one size that is not known, if there is one; `None` if there are several.
+pub(super) fn factors(dims: &[Dim]) -> Option<(u64, Option<&Dim>)> {
     let mut known = 1u64;
     let mut other = None;
     for dim in dims {
         match dim {
-            Dim::Known(size) => match known.checked_mul(*size) {
-                Some(product) => known = product,
-                None => return Dim::Unknown,
-            },
+            Dim::Known(size) => known = known.checked_mul(*size)?,
             _ if other.is_none() => other = Some(dim),
-            _ => return Dim::Unknown,
+            _ => return None,
         }
     }
-    match other {
-        None => Dim::Known(known),
-        Some(dim) if known == 1 => dim.clone(),
-        Some(_) => Dim::Unknown,
+    Some((known, other))
+}
+
+/// The number of elements of a block: a number, a symbol where all other sizes are 1, or unknown.
+pub(super) fn product(dims: &[Dim]) -> Dim {
+    match factors(dims) {
+        Some((known, None)) => Dim::Known(known),
+        Some((1, Some(dim))) => dim.clone(),
+        _ => Dim::Unknown,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Operators that move elements about and leave them as they are.
 
-use super::at::{At, broadcast, merge, product, unknown};
+use super::at::{At, broadcast, factors, merge, product, unknown};
 use super::axes::{axes, axis, cut, selected};
 use super::contents::Item;
 use super::{Fact, attributes, elementwise};
@@ -80,14 +80,15 @@ pub(super) fn reshaped(dims: Option<&[Dim]>, items: &[Item], keep_zero: bool) ->
             *other = Dim::Known(1);
         }
     }
-    let (have, want) = (product(&rest), product(&others));
-    match (inferred, have, want) {
-        (Some(_), Dim::Known(0), _) | (Some(_), _, Dim::Known(0)) => {}
-        (Some(index), Dim::Known(have), Dim::Known(want)) => {
-            target[index] = Dim::Known((have % want == 0).then_some(have / want)?);
+    match (inferred, factors(&rest), factors(&others)) {
+        (Some(index), Some((have @ 1.., size)), Some((want @ 1.., None))) => {
+            target[index] = match size {
+                None => Dim::Known((have % want == 0).then_some(have / want)?),
+                Some(size) if have == want => size.clone(),
+                Some(_) => Dim::Unknown,
+            };
         }
-        (Some(index), have, Dim::Known(1)) => target[index] = have,
-        (None, Dim::Known(have), Dim::Known(want)) if have != want => return None,
+        (None, Some((have, None)), Some((want, None))) if have != want => return None,
         _ => {}
     }
     Some(target)

@@ -207,9 +207,9 @@ fn transposed_sizes(at: &At<'_>, weight: &[Dim], data: &[Dim]) -> Option<Vec<Dim
         return None;
     }
     let size = |((axis, size), &extra): ((&Axis, &Dim), &u64)| match axis.border {
-        // Said to be size · stride from opset 11 on, and something else before.
+        // Said to be size · stride from opset 11 on (and something else before); a kernel that leaves gaps misses it.
         Border::Same => {
-            let plain = at.opset >= 11 && extra == 0;
+            let plain = at.opset >= 11 && extra == 0 && axis.reach >= axis.stride;
             let full = size.known()?.checked_mul(axis.stride)?;
             plain.then_some(Dim::Known(full))
         }

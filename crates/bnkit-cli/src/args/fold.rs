@@ -1,0 +1,57 @@
+//! `bnkit fold`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::proof::Proof;
+
+/// Fold BatchNorm into its neighbours, prove the result equal, write it
+///
+/// Every BatchNorm ends up with one decision: folded, or kept with a reason. The model becomes eval-only: Dropout goes,
+/// training-mode BatchNorms use their running statistics. The output appears only after the proof has passed.
+#[derive(Debug, Args)]
+#[command(after_help = super::EXIT_CODES)]
+pub(crate) struct Fold {
+    /// The ONNX model to read
+    pub(crate) model: PathBuf,
+
+    /// The model to write [default: NAME.folded.onnx beside MODEL]
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Plan and report only; write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Put the input's SHA-256 and the verdict into the output's metadata
+    #[arg(long)]
+    pub(crate) provenance: bool,
+
+    /// Fold only BatchNorms whose node name matches GLOB (repeatable)
+    #[arg(long, value_name = "GLOB", help_heading = "What is folded")]
+    pub(crate) only: Vec<String>,
+
+    /// Leave BatchNorms alone whose node name matches GLOB (repeatable)
+    #[arg(long, value_name = "GLOB", help_heading = "What is folded")]
+    pub(crate) skip: Vec<String>,
+
+    /// Treat initializers that are graph inputs too as constants, though a caller could replace them
+    #[arg(long, help_heading = "What is folded")]
+    pub(crate) assume_constant: bool,
+
+    /// Keep BatchNorms with bad statistics (NaN, negative variance …) and go on, instead of failing
+    #[arg(long, help_heading = "What is folded")]
+    pub(crate) allow_bad_statistics: bool,
+
+    /// Fail if a BatchNorm has to stay (skipped ones do not count)
+    #[arg(long, help_heading = "What is folded")]
+    pub(crate) require_all_folded: bool,
+
+    /// Write the model without proving anything
+    #[arg(long, help_heading = "Proof")]
+    pub(crate) no_verify: bool,
+
+    #[command(flatten)]
+    pub(crate) proof: Proof,
+}

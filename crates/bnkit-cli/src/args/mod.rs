@@ -1,0 +1,44 @@
+//! What may be said on the command line, and what each word means; nothing of what is done with it.
+//!
+//! One file per command, and one per group of options that several commands share. Rules between options live with
+//! the command that obeys them, because an option may come from the configuration file too.
+
+pub(crate) mod data;
+pub(crate) mod explain;
+pub(crate) mod fold;
+pub(crate) mod inspect;
+pub(crate) mod proof;
+pub(crate) mod report;
+pub(crate) mod shared;
+mod values;
+pub(crate) mod verify;
+
+use clap::{Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, nothing to object to
+  1  the answer is no: not equivalent, bad statistics, a --require… missed; no model is written
+  2  it could not work: bad arguments, unreadable or unsupported input, I/O; no model is written";
+
+/// Fold BatchNorm out of trained checkpoints, exactly, and prove it
+///
+/// bnkit takes an ONNX model whose BatchNorm layers still carry running statistics and turns it into an eval-only model
+/// that computes the same: every BatchNorm that can be folded exactly becomes part of its neighbours' constants,
+/// every other one stays and you are told why.
+#[derive(Debug, Parser)]
+#[command(name = "bnkit", version, propagate_version = true, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) shared: shared::Shared,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Fold(fold::Fold),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Explain(explain::Explain),
+}

@@ -1,0 +1,19 @@
+//! `bnkit inspect`.
+
+use bnkit::fold::Options;
+use bnkit::inspect;
+
+use super::Answer;
+use crate::args::inspect::Inspect;
+use crate::output::Output;
+use crate::print::inspect::Inspection;
+
+pub(super) fn run(args: &Inspect, output: &Output) -> anyhow::Result<Answer> {
+    output.check(&[&args.model])?;
+    let report = inspect::inspect(&args.model, &Options::default(), output.wants_hashes())?;
+    output.result(&Inspection {
+        report,
+        batch_norms_only: args.batch_norms,
+    })?;
+    Ok(Answer::Yes)
+}

@@ -1,0 +1,35 @@
+//! What each command does with its arguments: check them, call the library once, print, and answer yes or no.
+
+mod explain;
+mod fold;
+mod inspect;
+mod verify;
+
+use anyhow::Context;
+
+use crate::args::{Cli, Command};
+use crate::output::Output;
+
+/// The answer of a command that worked: exit code 0 or 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Yes,
+    No,
+}
+
+/// Runs what the command line asks for.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
+    anstream::ColorChoice::write_global(cli.shared.color.into());
+    if let Some(threads) = cli.shared.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get());
+        pool.build_global()
+            .context("--threads: the threads cannot be started")?;
+    }
+    let output = Output::new(&cli.shared);
+    match cli.command {
+        Command::Fold(args) => fold::run(&args, cli.shared.force, &output),
+        Command::Inspect(args) => inspect::run(&args, &output),
+        Command::Verify(args) => verify::run(&args, &output),
+        Command::Explain(args) => explain::run(&args, &output),
+    }
+}

@@ -1,0 +1,339 @@
+//! `--config FILE`: a YAML file whose sections are commands and whose keys are the long names of their options.
+//!
+//! There is no second list of options here: the values become the *defaults* of the declared arguments, after they
+//! have been parsed once like any command line. So whatever is said on the command line wins, a new option can be
+//! configured from the day it is declared, and a wrong value is reported in the same words as on the command line.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use clap::{Arg, ArgAction, Command};
+use serde_yaml::Value;
+
+/// Options that make no sense in the file.
+const NOT_HERE: [&str; 3] = ["config", "help", "version"];
+
+/// The command with the defaults that the file at `path` asks for, if the command named `running` is to run. The other
+/// sections are checked all the same: a typo should not wait for its day.
+pub(crate) fn apply(command: Command, running: &str, path: &Path) -> anyhow::Result<Command> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{}: cannot be read", path.display()))?;
+    let file: Value =
+        serde_yaml::from_str(&text).map_err(|error| Place::file(path).error(&error))?;
+    let sections = match file {
+        Value::Null => return Ok(command),
+        Value::Mapping(sections) => sections,
+        _ => bail!(Place::file(path).error("expected a section per command, as in \"fold:\"")),
+    };
+    sections
+        .iter()
+        .try_fold(command, |command, (name, options)| {
+            let place = Place {
+                path,
+                text: &text,
+                keys: vec![key(name)],
+            };
+            let changed = section(command.clone(), &place, options)?;
+            Ok(if place.keys[0] == running {
+                changed
+            } else {
+                command
+            })
+        })
+}
+
+/// The command with the defaults of one section.
+fn section(command: Command, place: &Place<'_>, options: &Value) -> anyhow::Result<Command> {
+    let name = &place.keys[0];
+    let Some(declared) = command.find_subcommand(name).cloned() else {
+        let known = command
+            .get_subcommands()
+            .map(Command::get_name)
+            .collect::<Vec<_>>()
+            .join(", ");
+        bail!(place.error(format!("unknown section {name:?}: there are {known}")));
+    };
+    let options = match options {
+        Value::Null => return Ok(command),
+        Value::Mapping(options) => options,
+        _ => bail!(place.error(format!(
+            "section {name:?}: expected options, as in \"samples: 8\""
+        ))),
+    };
+    options
+        .iter()
+        .try_fold(command, |command, (option, value)| {
+            let place = place.below(key(option));
+            default(command, &declared, &place, value)
+        })
+}
+
+/// The command with the default of one option.
+fn default(
+    command: Command,
+    declared: &Command,
+    place: &Place<'_>,
+    value: &Value,
+) -> anyhow::Result<Command> {
+    let (section, option) = (&place.keys[0], &place.keys[1]);
+    let named = |arg: &&Arg| arg.get_long() == Some(option) && !NOT_HERE.contains(&option.as_str());
+    let (arg, shared) = match (
+        declared.get_arguments().find(named),
+        command.get_arguments().find(named),
+    ) {
+        (Some(arg), _) => (arg.clone(), false),
+        (None, Some(arg)) => (arg.clone(), true),
+        (None, None) => {
+            bail!(place.error(format!("section {section:?}: unknown option {option:?}")))
+        }
+    };
+    let values = values(&arg, value)
+        .map_err(|wrong| place.error(format!("section {section:?}: {option}: {wrong}")))?;
+    check(&arg, &values).map_err(|wrong| place.error(format!("section {section:?}: {wrong}")))?;
+    let change = |arg: Arg| arg.default_values(values);
+    let id = arg.get_id().clone();
+    Ok(if shared {
+        command.mut_arg(id, change)
+    } else {
+        command.mut_subcommand(section, |section| section.mut_arg(id, change))
+    })
+}
+
+/// The words that a value stands for.
+fn values(arg: &Arg, value: &Value) -> Result<Vec<String>, &'static str> {
+    let scalar = |value: &Value| match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err("expected a text or a number"),
+    };
+    match (arg.get_action(), value) {
+        (ArgAction::SetTrue, Value::Bool(on)) => Ok(vec![on.to_string()]),
+        (ArgAction::SetTrue, _) => Err("expected true or false"),
+        (ArgAction::Append, Value::Sequence(list)) => list.iter().map(scalar).collect(),
+        (_, Value::Sequence(_)) => Err("expected one value, not a list"),
+        _ => Ok(vec![scalar(value)?]),
+    }
+}
+
+/// Whether the words would be accepted on the command line.
+fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        return Ok(());
+    }
+    let long = arg.get_long().unwrap_or_default();
+    let words = values.iter().map(|value| format!("--{long}={value}"));
+    let alone = Command::new("config").no_binary_name(true).arg(arg.clone());
+    let Err(error) = alone.try_get_matches_from(words) else {
+        return Ok(());
+    };
+    let text = error.to_string();
+    let first = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join(" ");
+    Err(first.trim_start_matches("error: ").to_owned())
+}
+
+fn key(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => serde_yaml::to_string(other)
+            .map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned()),
+    }
+}
+
+/// Where in the file something is wrong.
+struct Place<'a> {
+    path: &'a Path,
+    text: &'a str,
+    keys: Vec<String>,
+}
+
+impl<'a> Place<'a> {
+    fn file(path: &'a Path) -> Self {
+        Self {
+            path,
+            text: "",
+            keys: Vec::new(),
+        }
+    }
+
+    fn below(&self, key: String) -> Self {
+        let keys = self.keys.iter().cloned().chain([key]).collect();
+        Self { keys, ..*self }
+    }
+
+    /// The line of the innermost key: the parser keeps no positions, so the keys are looked for in order.
+    fn line(&self) -> Option<usize> {
+        let mut lines = self.text.lines().enumerate().peekable();
+        let mut found = None;
+        for key in &self.keys {
+            while lines.peek().is_some_and(|(_, line)| !has_key(line, key)) {
+                lines.next();
+            }
+            found = Some(lines.peek()?.0 + 1);
+        }
+        found
+    }
+
+    fn error(&self, message: impl std::fmt::Display) -> anyhow::Error {
+        let path = self.path.display();
+        match self.line() {
+            Some(line) => anyhow::anyhow!("{path}:{line}: {message}"),
+            None => anyhow::anyhow!("{path}: {message}"),
+        }
+    }
+}
+
+/// Whether `key:` stands in a line, as a key of its own.
+fn has_key(line: &str, key: &str) -> bool {
+    let line = line.split(" #").next().unwrap_or(line);
+    line.match_indices(key).any(|(at, _)| {
+        let free = line[..at]
+            .chars()
+            .next_back()
+            .is_none_or(|before| " {,\"'".contains(before));
+        free && line[at + key.len()..]
+            .trim_start_matches(['"', '\''])
+            .trim_start()
+            .starts_with(':')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Cli;
+    use clap::CommandFactory;
+
+    fn parsed(yaml: &str, words: &[&str]) -> Result<clap::ArgMatches, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), yaml).unwrap();
+        let command = apply(
+            Cli::command(),
+            words
+                .iter()
+                .find(|word| word.starts_with(['f', 'v']))
+                .unwrap(),
+            file.path(),
+        )
+        .map_err(|error| {
+            let text = error.to_string();
+            text.replace(&file.path().display().to_string(), "c.yaml")
+        })?;
+        let words = ["bnkit"].iter().chain(words);
+        Ok(command
+            .try_get_matches_from(words)
+            .unwrap()
+            .subcommand()
+            .unwrap()
+            .1
+            .clone())
+    }
+
+    #[test]
+    fn values_become_defaults_and_the_command_line_wins() {
+        let yaml = "fold:\n  only: [a, b]\n  samples: 8\n  dry-run: true\n  threads: 3\n  quiet: true\n  rtol: 1e-4\n";
+        let matches = parsed(yaml, &["fold", "m.onnx", "--only", "c"]).unwrap();
+        assert_eq!(
+            matches
+                .get_many::<String>("only")
+                .unwrap()
+                .collect::<Vec<_>>(),
+            ["c"]
+        );
+        assert_eq!(matches.get_one::<u32>("samples"), Some(&8));
+        assert_eq!(matches.get_one::<f64>("rtol"), Some(&1e-4));
+        assert!(matches.get_flag("dry_run") && matches.get_flag("quiet"));
+        assert_eq!(
+            matches
+                .get_one::<std::num::NonZeroUsize>("threads")
+                .unwrap()
+                .get(),
+            3
+        );
+        let matches = parsed(yaml, &["--threads", "5", "fold", "m.onnx", "--samples=2"]).unwrap();
+        assert_eq!(
+            matches
+                .get_many::<String>("only")
+                .unwrap()
+                .collect::<Vec<_>>(),
+            ["a", "b"]
+        );
+        assert_eq!(matches.get_one::<u32>("samples"), Some(&2));
+        assert_eq!(
+            matches
+                .get_one::<std::num::NonZeroUsize>("threads")
+                .unwrap()
+                .get(),
+            5
+        );
+    }
+
+    #[test]
+    fn only_the_section_of_the_command_counts() {
+        let matches = parsed("verify: {samples: 9, threads: 2}\n", &["fold", "m.onnx"]).unwrap();
+        assert_eq!(matches.get_one::<u32>("samples"), Some(&4));
+        assert_eq!(matches.get_one::<std::num::NonZeroUsize>("threads"), None);
+    }
+
+    #[test]
+    fn an_empty_file_or_section_changes_nothing() {
+        for yaml in [
+            "",
+            "# nothing\n",
+            "fold:\n",
+            "fold: {}\n",
+            "fold: {only: []}\n",
+        ] {
+            let matches = parsed(yaml, &["fold", "m.onnx"]).unwrap();
+            assert!(
+                !matches.contains_id("only") && !matches.get_flag("dry_run"),
+                "{yaml}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let error = |yaml| parsed(yaml, &["fold", "m.onnx"]).unwrap_err();
+        assert_eq!(
+            error("verify:\n  samples: 1\nfold:\n  # sample: 1\n  sample: 3\n"),
+            "c.yaml:5: section \"fold\": unknown option \"sample\""
+        );
+        assert_eq!(
+            error("fold: {onyl: [a]}"),
+            "c.yaml:1: section \"fold\": unknown option \"onyl\""
+        );
+        assert_eq!(
+            error("\nfodl:\n"),
+            "c.yaml:2: unknown section \"fodl\": there are fold, inspect, verify, explain"
+        );
+        assert_eq!(
+            error("fold:\n  samples: 0\n"),
+            "c.yaml:2: section \"fold\": invalid value '0' for '--samples <N>': 0 is not in 1..=4294967295"
+        );
+        assert_eq!(
+            error("fold: {dry-run: 1}"),
+            "c.yaml:1: section \"fold\": dry-run: expected true or false"
+        );
+        assert_eq!(
+            error("fold: {atol: [1]}"),
+            "c.yaml:1: section \"fold\": atol: expected one value, not a list"
+        );
+        assert_eq!(
+            error("fold: {config: x}"),
+            "c.yaml:1: section \"fold\": unknown option \"config\""
+        );
+        assert!(
+            error("fold: [").starts_with("c.yaml: "),
+            "{}",
+            error("fold: [")
+        );
+        assert!(error("- fold").contains("expected a section per command"));
+        assert!(error("fold: 3").contains("expected options"));
+        assert!(error("fold: {require: everything}").contains("[possible values: end-to-end]"));
+    }
+}

@@ -1,0 +1,167 @@
+//! The report of `inspect`.
+
+mod markdown;
+mod text;
+
+use std::io::{self, Write};
+
+use bnkit::report::{BatchNormInfo, Decision, InspectReport, Port};
+use serde::Serialize;
+
+use super::github::{Annotation, Level, by_code};
+use super::units::{range, shape, short};
+use super::{Detail, Document, fold, warnings};
+
+/// What is in a model, or only its BatchNorms.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Inspection {
+    pub(crate) report: InspectReport,
+    /// Whether people want to see the BatchNorms only. Programs always get everything.
+    #[serde(skip)]
+    pub(crate) batch_norms_only: bool,
+}
+
+impl Document for Inspection {
+    fn text(&self, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
+        text::write(self, out, detail)
+    }
+
+    fn markdown(&self, out: &mut dyn Write) -> io::Result<()> {
+        markdown::write(&self.report, out)
+    }
+
+    fn annotations(&self) -> Vec<Annotation> {
+        let report = &self.report;
+        let errors = report.batch_norms.iter().flat_map(|norm| &norm.errors);
+        let errors = errors.map(|error| (error.code, format!("{}: {}", error.node, error.message)));
+        let mut all = by_code(Level::Error, &report.input.path, errors);
+        let kept = report.batch_norms.iter().filter_map(|norm| {
+            let refusal = norm.site.refusal.as_ref()?;
+            Some((
+                refusal.code,
+                format!("{}: {}", norm.site.node, refusal.message),
+            ))
+        });
+        all.extend(by_code(Level::Notice, &report.input.path, kept));
+        all
+    }
+
+    fn warnings(&self, detail: Detail) -> Vec<String> {
+        warnings::lines(
+            &[],
+            self.report.batch_norms.iter().map(|norm| &norm.site),
+            detail,
+        )
+    }
+}
+
+/// The columns of the table of BatchNorms.
+const COLUMNS: [&str; 9] = [
+    "BatchNorm",
+    "channels",
+    "input",
+    "ε",
+    "γ",
+    "β",
+    "mean",
+    "variance",
+    "fold",
+];
+
+/// One row of it.
+fn row(norm: &BatchNormInfo) -> [String; 9] {
+    let values = |role| {
+        let tensor = norm.tensors.iter().find(|tensor| tensor.role == role);
+        tensor.map_or_else(|| "?".to_owned(), |tensor| range(tensor.min, tensor.max))
+    };
+    [
+        fold::place(&norm.site),
+        norm.site.channels.to_string(),
+        shape(norm.shape.as_deref()),
+        short(norm.epsilon),
+        values("scale"),
+        values("bias"),
+        values("mean"),
+        values("variance"),
+        route(norm),
+    ]
+}
+
+/// What `fold` would do with it.
+fn route(norm: &BatchNormInfo) -> String {
+    let site = &norm.site;
+    let training = if site.training_mode {
+        "training mode; "
+    } else {
+        ""
+    };
+    let route = match (&site.decision, norm.errors.first(), &site.refusal) {
+        (_, Some(error), _) => format!("bad statistics: {}", error.code),
+        (_, None, Some(refusal)) => format!("kept: {}", refusal.code),
+        (Decision::Kept, None, None) => "kept".to_owned(),
+        (Decision::Skipped, None, None) => "skipped".to_owned(),
+        _ => [site.rule.unwrap_or("folded"), &site.into.join(", ")]
+            .join(" ")
+            .trim_end()
+            .to_owned(),
+    };
+    format!("{training}{route}")
+}
+
+/// "x: float32 1×3×224×224".
+fn port(port: &Port) -> [String; 3] {
+    [
+        port.name.clone(),
+        port.dtype.clone(),
+        shape(port.dims.as_deref()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::print::samples;
+    use bnkit::report::Finding;
+
+    #[test]
+    fn a_row_tells_ranges_and_route() {
+        let report = samples::inspect();
+        let cells = row(&report.batch_norms[0]);
+        assert_eq!(
+            cells,
+            [
+                "/conv1/BatchNormalization",
+                "64",
+                "N×64×8×8",
+                "1.0e-5",
+                "0.5 … 1.5",
+                "0.5 … 1.5",
+                "0.5 … 1.5",
+                "0.5 … 1.5",
+                "into-conv /conv1/Conv"
+            ]
+        );
+        let mut norm = report.batch_norms[1].clone();
+        assert_eq!(route(&norm), "kept: shared-output");
+        norm.site.training_mode = true;
+        norm.errors.push(Finding {
+            code: "nan",
+            node: String::new(),
+            message: String::new(),
+        });
+        assert_eq!(route(&norm), "training mode; bad statistics: nan");
+    }
+
+    #[test]
+    fn json_is_the_report_itself() {
+        let report = samples::inspect();
+        let json = serde_json::to_value(&report).unwrap();
+        let inspection = Inspection {
+            report,
+            batch_norms_only: true,
+        };
+        assert_eq!(serde_json::to_value(&inspection).unwrap(), json);
+        assert_eq!(inspection.annotations().len(), 1);
+    }
+}

@@ -1,0 +1,16 @@
+//! The few styles that texts use.
+
+use std::fmt::Display;
+
+use anstyle::{AnsiColor, Style};
+
+pub(super) const STRONG: Style = Style::new().bold();
+pub(super) const FAINT: Style = Style::new().dimmed();
+pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(super) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// `text` in a style.
+pub(super) fn paint(style: Style, text: impl Display) -> String {
+    format!("{style}{text}{style:#}")
+}

@@ -1,0 +1,304 @@
+//! Load and run.
+//!
+//! Loading is: decode, normalise a copy, parse by tract, give every input its shape, let tract infer the rest, optimise. Declared
+//! output and inner shapes are ignored: models declare wrong ones, and with concrete inputs tract finds all of them itself.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bnkit_model::{
+    DType, Tensor,
+    tensor::{decode_f64, encode_f64},
+};
+use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::bail;
+use tract_onnx::tract_core::model::TypedRunnableModel;
+
+use crate::constant::{datum_type, from_tract, to_tract};
+use crate::error::node_name;
+use crate::normalise::{Context, normalise, opset};
+use crate::operators::{exchange, negative_padding, registry, single_step};
+use crate::quiet::catch;
+use crate::spec::{self, Dim, InputSpec};
+use crate::{EngineError, Perturbation, Result};
+
+/// What floats are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// As the model says, but f16 and bf16 as f32.
+    F32,
+    /// Every float is a double.
+    F64,
+}
+
+/// How to load a model.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions<'a> {
+    /// What floats are computed in.
+    pub precision: Precision,
+    /// The shape of each input; inputs whose declared shape is all numbers may be left out.
+    pub input_dims: &'a [(String, Vec<usize>)],
+    /// The folder that external data is looked for in.
+    pub model_dir: Option<&'a Path>,
+    /// Values of the main graph to give out beside its outputs.
+    pub extra_outputs: &'a [String],
+    /// A change to some constants, to see what it does to the outputs.
+    pub perturbation: Option<&'a Perturbation>,
+}
+
+/// A model, ready to run on inputs of fixed shapes. It can be shared by threads.
+#[derive(Debug)]
+pub struct Session {
+    plan: Arc<TypedRunnableModel>,
+    inputs: Vec<Input>,
+    outputs: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Input {
+    name: String,
+    dtype: DType,
+    dims: Vec<usize>,
+}
+
+impl Session {
+    /// Loads a serialized ONNX model.
+    ///
+    /// # Errors
+    /// `Unsupported` if the engine cannot compute it as ONNX says, `Model` if the model or the given shapes are wrong.
+    pub fn load(model: &[u8], options: &LoadOptions) -> Result<Self> {
+        catch(|| load(model, options))
+            .unwrap_or_else(|panic| Err(EngineError::unsupported_model(panic)))
+    }
+
+    /// The names of the outputs, in the order in which [`Session::run`] gives them: the model's own, then the extra ones.
+    pub fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+
+    /// The type that the input of this name is computed in.
+    pub fn input_dtype(&self, name: &str) -> Option<DType> {
+        Some(self.inputs.iter().find(|input| input.name == name)?.dtype)
+    }
+
+    /// Computes the outputs. Floats may be given in any float type; they are cast to what the session computes in.
+    ///
+    /// # Errors
+    /// If an input is missing, unknown, or of another shape or kind of type; or if the computation fails.
+    pub fn run(&self, inputs: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+        if let Some((name, _)) = inputs
+            .iter()
+            .find(|(name, _)| self.inputs.iter().all(|input| input.name != *name))
+        {
+            return Err(EngineError::run(format!("the model has no input {name:?}")));
+        }
+        let values = self
+            .inputs
+            .iter()
+            .map(|input| input.value(inputs))
+            .collect::<Result<TVec<TValue>>>()?;
+        let outputs = catch(|| self.plan.run(values))
+            .map_err(EngineError::run)?
+            .map_err(|error| EngineError::run(explain(&error)))?;
+        self.outputs
+            .iter()
+            .zip(outputs)
+            .map(|(name, value)| Ok((name.clone(), from_tract(&value.into_arc_tensor())?)))
+            .collect()
+    }
+}
+
+impl Input {
+    fn value(&self, given: &[(String, Tensor)]) -> Result<TValue> {
+        let wrong = |what: String| EngineError::run(format!("input {:?}: {what}", self.name));
+        let (_, tensor) = given
+            .iter()
+            .find(|(name, _)| *name == self.name)
+            .ok_or_else(|| wrong("not given".into()))?;
+        if tensor.dims() != self.dims {
+            return Err(wrong(format!(
+                "expected shape {:?}, found {:?}",
+                self.dims,
+                tensor.dims()
+            )));
+        }
+        let tensor = if tensor.dtype() == self.dtype {
+            to_tract(tensor)?
+        } else if tensor.dtype().is_float() && self.dtype.is_float() {
+            let values =
+                decode_f64(tensor.dtype(), tensor.data()).map_err(|e| wrong(e.to_string()))?;
+            let mut bytes = vec![];
+            encode_f64(self.dtype, &values, &mut bytes).map_err(|e| wrong(e.to_string()))?;
+            let cast = Tensor::new(self.dtype, self.dims.clone(), bytes);
+            to_tract(&cast.map_err(|e| wrong(e.to_string()))?)?
+        } else {
+            return Err(wrong(format!(
+                "expected {}, found {}",
+                self.dtype,
+                tensor.dtype()
+            )));
+        };
+        Ok(tensor.into_tvalue())
+    }
+}
+
+fn load(model: &[u8], options: &LoadOptions) -> Result<Session> {
+    let mut proto = spec::decode(model)?;
+    let context = Context {
+        opset: opset(&proto),
+        precision: options.precision,
+        model_dir: options.model_dir,
+        perturbation: options.perturbation,
+    };
+    if let Some(graph) = proto.graph.as_mut() {
+        add_outputs(graph, options.extra_outputs);
+    }
+    normalise(&mut proto, &context)?;
+    let graph = spec::graph(&proto)?;
+    let outputs: Vec<String> = graph
+        .output
+        .iter()
+        .map(|output| output.name.clone())
+        .collect();
+    let inputs = spec::true_inputs(graph)
+        .map(|input| resolve(spec::spec(input)?, options.input_dims))
+        .collect::<Result<Vec<_>>>()?;
+    let typed = parse(&proto, &inputs, options.precision)?;
+    // The plan has its own copy of the weights.
+    for tensor in proto
+        .graph
+        .iter_mut()
+        .flat_map(|graph| &mut graph.initializer)
+    {
+        tensor.raw_data = vec![];
+    }
+    let plan =
+        compile(typed, options.precision).map_err(|error| blame(&proto, &explain(&error)))?;
+    Ok(Session {
+        plan,
+        inputs,
+        outputs,
+    })
+}
+
+fn add_outputs(graph: &mut GraphProto, names: &[String]) {
+    for name in names {
+        if graph.output.iter().all(|output| output.name != *name) {
+            graph.output.push(ValueInfoProto {
+                name: name.clone(),
+                ..Default::default()
+            });
+        }
+    }
+}
+
+fn resolve(spec: InputSpec, given: &[(String, Vec<usize>)]) -> Result<Input> {
+    let wrong = |what: String| EngineError::model(format!("input {:?}: {what}", spec.name));
+    let dims = match given.iter().find(|(name, _)| *name == spec.name) {
+        Some((_, dims)) => dims.clone(),
+        None => spec
+            .dims
+            .as_ref()
+            .and_then(|dims| {
+                dims.iter()
+                    .map(|dim| match dim {
+                        Dim::Fixed(size) => Some(*size),
+                        _ => None,
+                    })
+                    .collect()
+            })
+            .ok_or_else(|| wrong("its shape is not fixed in the model and was not given".into()))?,
+    };
+    Ok(Input {
+        dtype: spec.dtype,
+        name: spec.name,
+        dims,
+    })
+}
+
+fn parse(proto: &ModelProto, inputs: &[Input], precision: Precision) -> Result<TypedModel> {
+    let blame = |error: TractError| blame(proto, &explain(&error));
+    let parsed = registry(precision).parse(proto, None).map_err(blame)?;
+    if !parsed.unresolved_inputs.is_empty() {
+        return Err(EngineError::model(format!(
+            "nothing computes the values {:?}",
+            parsed.unresolved_inputs
+        )));
+    }
+    let mut model = parsed.model;
+    let kinds = inputs
+        .iter()
+        .map(|input| {
+            datum_type(input.dtype).ok_or_else(|| {
+                EngineError::unsupported_model(format!(
+                    "input {:?} is of {}",
+                    input.name, input.dtype
+                ))
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let prepare = |model: &mut InferenceModel| -> TractResult<()> {
+        for (position, input) in inputs.iter().enumerate() {
+            let fact = InferenceFact::dt_shape(kinds[position], input.dims.clone());
+            model.set_input_fact(position, fact)?;
+        }
+        for position in 0..model.output_outlets()?.len() {
+            model.set_output_fact(position, InferenceFact::default())?;
+        }
+        Ok(())
+    };
+    prepare(&mut model).map_err(blame)?;
+    model.into_typed().map_err(blame)
+}
+
+fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<TypedRunnableModel>> {
+    if let Some(node) = negative_padding(&typed) {
+        bail!("node {node} pads by a negative number");
+    }
+    if precision == Precision::F32 {
+        return typed.into_optimized()?.into_runnable();
+    }
+    exchange(&mut typed)?;
+    // tract's simplifications bring in operators that compute in f32; then without them.
+    let mut simplified = typed.clone().into_decluttered()?;
+    if single_step(&simplified)?.is_some() {
+        if let Some(step) = single_step(&typed)? {
+            bail!("node {step} is computed in single precision only");
+        }
+        simplified = typed;
+    }
+    simplified.optimize()?;
+    simplified.into_runnable()
+}
+
+/// The error that names the node: tract quotes its name somewhere in its chain of reasons.
+fn blame(model: &ModelProto, text: &str) -> EngineError {
+    let nodes = model.graph.iter().flat_map(|graph| &graph.node);
+    let culprit = nodes
+        .filter(|node| {
+            let name = node_name(node);
+            !name.is_empty()
+                && (text.contains(&format!("\"{name}\""))
+                    || text.contains(&format!("node {name} ")))
+        })
+        .max_by_key(|node| node_name(node).len());
+    match culprit {
+        Some(node) => EngineError::unsupported(node, text),
+        None => EngineError::unsupported_model(text),
+    }
+}
+
+/// tract's chain of reasons on one line.
+fn explain(error: &TractError) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        let first = cause.lines().next().unwrap_or_default();
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.extend(first.chars().take(200));
+    }
+    text
+}

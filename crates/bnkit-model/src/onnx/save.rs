@@ -1,0 +1,202 @@
+//! Writing a model to a file: all or nothing, without holding it in memory.
+//!
+//! The output is streamed into temporary files beside its destination; only when they are complete, on the disk, and
+//! the input is still the one that was read, they get their names: external data first, the model last. So the output
+//! may be the input, an interrupted run leaves the old file, and a reader never sees half of the new one.
+
+use std::cell::Cell;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::encode::{Encoder, Precision};
+use super::layout::{Layout, Piece};
+use super::model::Model;
+use super::output::{Output, exists, sync_folder};
+use super::segments::{Segment, Segments};
+use crate::source::Source;
+use crate::{Error, Result};
+
+/// How to save.
+#[derive(Default, Clone, Copy)]
+pub struct SaveOptions<'p> {
+    /// Replace what is there.
+    pub force: bool,
+    /// Told again and again how many bytes are written, and how many there will be.
+    pub progress: Option<&'p (dyn Fn(u64, u64) + Sync)>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// The bytes of all files.
+    pub bytes: u64,
+    /// The file with the external data, if there is any.
+    pub data_file: Option<PathBuf>,
+}
+
+/// No protobuf reader takes a longer message.
+const MAX_MESSAGE: u64 = i32::MAX as u64;
+
+impl Model {
+    /// Writes the model to `path`. What was external data is written to `path` with `.data` behind it.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, exists already (without `force`), or belongs to the input; if the model
+    /// itself would be larger than protobuf allows. Then nothing is written, and nothing that was there is changed.
+    pub fn save(&self, path: &Path, options: SaveOptions<'_>) -> Result<Saved> {
+        let mut survey = Layout::survey();
+        let mut message = Encoder::new(self, Precision::Stored, Some(&mut survey)).model()?;
+        let mut data = None;
+        if !survey.is_empty() {
+            let data_path = data_path(path)?;
+            let mut layout = Layout::after(&survey, location(&data_path)?);
+            message = Encoder::new(self, Precision::Stored, Some(&mut layout)).model()?;
+            data = Some((data_path, layout));
+        }
+        if message.len() > MAX_MESSAGE {
+            let text = format!(
+                "the model would be a message of {} bytes, and protobuf ends at {MAX_MESSAGE}: keep large tensors in external data",
+                message.len()
+            );
+            return Err(Error::invalid(text).in_file(path));
+        }
+        self.check_output(path, options.force, false)?;
+        if let Some((data_path, _)) = &data {
+            self.check_output(data_path, options.force, true)?;
+        }
+        let total = message.len() + data.as_ref().map_or(0, |(_, layout)| layout.len());
+        self.write(path, &message, data.as_ref(), total, options)?;
+        Ok(Saved {
+            bytes: total,
+            data_file: data.map(|(path, _)| path),
+        })
+    }
+
+    fn write(
+        &self,
+        path: &Path,
+        message: &Segments,
+        data: Option<&(PathBuf, Layout)>,
+        total: u64,
+        options: SaveOptions<'_>,
+    ) -> Result<()> {
+        let done = Cell::new(0);
+        let progress = |bytes: u64| {
+            done.set(done.get() + bytes);
+            if let Some(report) = options.progress {
+                report(done.get(), total);
+            }
+        };
+        let mut data_output = None;
+        if let Some((path, layout)) = data {
+            let mut output = Output::create(path, &progress)?;
+            self.write_data(layout, &mut output)?;
+            output.finish()?;
+            data_output = Some((path, output));
+        }
+        let mut output = Output::create(path, &progress)?;
+        self.write_message(message, &mut output)?;
+        output.finish()?;
+        if done.get() != total {
+            let message = format!(
+                "{} bytes were written where {total} were planned",
+                done.get()
+            );
+            return Err(Error::invalid(message).in_file(path));
+        }
+        self.source.check_unchanged()?;
+        for source in self.externals.opened() {
+            source.check_unchanged()?;
+        }
+        let mut data_path = None;
+        if let Some((path, output)) = data_output {
+            output.persist(options.force)?;
+            data_path = Some(path);
+        }
+        if let Err(error) = output.persist(options.force) {
+            // Without `force` the data file is ours alone; with it, what it replaced is gone either way.
+            if let Some(path) = data_path.filter(|_| !options.force) {
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(error);
+        }
+        sync_folder(path)
+    }
+
+    fn write_message(&self, message: &Segments, output: &mut Output<'_>) -> Result<()> {
+        for segment in message.iter() {
+            match segment {
+                Segment::File(range) => output.copy(&self.source, range.clone())?,
+                Segment::Bytes(bytes) => output.write(bytes)?,
+                Segment::Elements(elements) => {
+                    self.write_elements(&elements.tensor, elements.dtype, &mut |part| {
+                        output.write(part)
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_data(&self, layout: &Layout, output: &mut Output<'_>) -> Result<()> {
+        for piece in layout.pieces() {
+            match piece {
+                Piece::Padding(count) => output.pad(*count)?,
+                Piece::Stored(source, range) => output.copy(source, range.clone())?,
+                Piece::Elements(elements) => {
+                    self.write_elements(&elements.tensor, elements.dtype, &mut |part| {
+                        output.write(part)
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses an output that must not be replaced: without `force` any, and always the external data of the input,
+    /// which the input still needs. A data file must not replace the input itself either.
+    fn check_output(&self, output: &Path, force: bool, is_data: bool) -> Result<()> {
+        if !force && output.symlink_metadata().is_ok() {
+            return Err(exists(output));
+        }
+        let Ok(there) = output.metadata() else {
+            return Ok(());
+        };
+        if there.is_dir() {
+            return Err(Error::invalid("this is a folder").in_file(output));
+        }
+        let is_there = |source: &Source| {
+            let own = source.file().and_then(|file| file.metadata().ok());
+            own.is_some_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
+        };
+        if self
+            .externals
+            .opened()
+            .iter()
+            .any(|source| is_there(source))
+            || (is_data && is_there(&self.source))
+        {
+            let message = "this file belongs to the input and would be lost; choose another output";
+            return Err(Error::invalid(message).in_file(output));
+        }
+        Ok(())
+    }
+}
+
+fn data_path(path: &Path) -> Result<PathBuf> {
+    let mut name = path
+        .file_name()
+        .ok_or_else(|| Error::invalid("not the name of a file").in_file(path))?
+        .to_owned();
+    name.push(".data");
+    Ok(path.with_file_name(name))
+}
+
+fn location(data_path: &Path) -> Result<String> {
+    let name = data_path.file_name().and_then(|name| name.to_str());
+    let plain = name.filter(|name| !name.contains('\\'));
+    let message = "a model with external data needs a plain UTF-8 file name";
+    plain
+        .map(str::to_owned)
+        .ok_or_else(|| Error::invalid(message).in_file(data_path))
+}

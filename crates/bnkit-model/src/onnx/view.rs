@@ -1,0 +1,116 @@
+//! Looking at a model: its scopes, nodes and values by their ids, and how to speak of them.
+
+use super::model::*;
+use crate::source::Source;
+
+impl Model {
+    /// The main graph.
+    pub fn main(&self) -> ScopeId {
+        ScopeId(0)
+    }
+
+    /// A scope.
+    pub fn scope(&self, id: ScopeId) -> &Scope {
+        &self.scopes[id.index()]
+    }
+
+    /// A node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// A value.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.index()]
+    }
+
+    /// All scopes: the main graph first, then bodies and functions in file order.
+    pub fn scopes(&self) -> impl Iterator<Item = (ScopeId, &Scope)> {
+        self.scopes
+            .iter()
+            .enumerate()
+            .map(|(index, scope)| (ScopeId::new(index), scope))
+    }
+
+    /// All nodes that stand in the graph, those of the scopes in turn, in file order.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.scopes
+            .iter()
+            .flat_map(|scope| &scope.nodes)
+            .map(|&id| (id, self.node(id)))
+            .filter(|(_, node)| node.alive)
+    }
+
+    /// The number of values, removed ones included: the size of a side table.
+    pub fn value_count(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The node that computes `value`, and the output slot.
+    pub fn producer(&self, value: ValueId) -> Option<(NodeId, usize)> {
+        match self.value(value).origin {
+            Origin::Node(node, slot) => Some((node, slot)),
+            _ => None,
+        }
+    }
+
+    /// All constant tensors: initializers and defaults of inputs, and those in attributes of nodes.
+    pub fn constants(&self) -> impl Iterator<Item = &TensorDef> {
+        let values = self
+            .values
+            .iter()
+            .filter(|value| value.origin != Origin::Removed);
+        let attributes = self.nodes().flat_map(|(_, node)| &node.attributes);
+        let in_attributes = attributes.filter_map(|attribute| match &attribute.value {
+            AttributeValue::Tensor(tensor) => Some(tensor),
+            _ => None,
+        });
+        values
+            .filter_map(|value| value.tensor.as_ref())
+            .chain(in_attributes)
+    }
+
+    /// The source file or bytes of the model.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The folder that external data is relative to.
+    pub fn dir(&self) -> Option<&std::path::Path> {
+        self.dir.as_deref()
+    }
+
+    /// Key and value pairs of `metadata_props`, in file order.
+    pub fn metadata(&self) -> &[(String, String)] {
+        &self.metadata
+    }
+
+    /// A short way to speak of a node: its name, or its first output, and its operator.
+    pub fn describe(&self, id: NodeId) -> String {
+        format!("node \"{}\" ({})", self.label(id), self.node(id).op_type)
+    }
+
+    /// The name of a node for people and reports: its own, or that of its first output.
+    pub fn label(&self, id: NodeId) -> &str {
+        let node = self.node(id);
+        if !node.name.is_empty() {
+            return &node.name;
+        }
+        let first = node.outputs.iter().flatten().next();
+        first.map_or("", |&value| self.value(value).name.as_str())
+    }
+
+    /// The path of a scope: empty for the main graph, else owner and attribute of each body, or the function.
+    pub fn scope_path(&self, id: ScopeId) -> String {
+        match &self.scope(id).kind {
+            ScopeKind::Main => String::new(),
+            ScopeKind::Function { domain, name } if domain.is_empty() => name.clone(),
+            ScopeKind::Function { domain, name } => format!("{domain}::{name}"),
+            ScopeKind::Body { owner, attribute } => {
+                let outer = self.scope_path(self.node(*owner).scope);
+                let separator = if outer.is_empty() { "" } else { "/" };
+                format!("{outer}{separator}{}:{attribute}", self.label(*owner))
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! NumPy's `.npy` and `.npz`.
+//!
+//! npyz reads the header; the elements are taken as bytes, so that one path serves every type, byte order and memory order, and
+//! nothing is allocated on the word of a header.
+
+use std::io::{Read, Seek};
+
+use bnkit_model::{DType, Error, Result, Tensor, tensor::element_count};
+use npyz::{Endianness, NpyFile, Order, TypeChar, npz::NpzArchive};
+
+/// One array.
+pub(super) fn read(reader: impl Read) -> Result<Tensor> {
+    let file = NpyFile::new(reader)
+        .map_err(|error| Error::invalid(format!("not a NumPy array: {error}")))?;
+    array(file)
+}
+
+/// All arrays of an archive, in the order of their names.
+pub(super) fn read_archive(reader: impl Read + Seek) -> Result<Vec<(String, Tensor)>> {
+    let wrong = |error: std::io::Error| Error::invalid(format!("not a NumPy archive: {error}"));
+    let mut archive = NpzArchive::new(reader).map_err(wrong)?;
+    let mut names: Vec<String> = archive.array_names().map(str::to_owned).collect();
+    names.sort_by_key(|name| super::natural(name));
+    names
+        .into_iter()
+        .map(|name| {
+            let place = format!("array {name:?}");
+            let file = archive
+                .by_name(&name)
+                .map_err(wrong)
+                .and_then(|file| file.ok_or_else(|| Error::invalid("it is gone")))
+                .map_err(|error| error.at(&place))?;
+            let tensor = array(file).map_err(|error| error.at(&place))?;
+            Ok((name, tensor))
+        })
+        .collect()
+}
+
+fn array(file: NpyFile<impl Read>) -> Result<Tensor> {
+    let npyz::DType::Plain(kind) = file.dtype() else {
+        return Err(Error::invalid("an array of records is no data"));
+    };
+    let dtype = match (kind.type_char(), kind.size_field()) {
+        (TypeChar::Bool, 1) => DType::Bool,
+        (TypeChar::Int, 1) => DType::I8,
+        (TypeChar::Int, 2) => DType::I16,
+        (TypeChar::Int, 4) => DType::I32,
+        (TypeChar::Int, 8) => DType::I64,
+        (TypeChar::Uint, 1) => DType::U8,
+        (TypeChar::Uint, 2) => DType::U16,
+        (TypeChar::Uint, 4) => DType::U32,
+        (TypeChar::Uint, 8) => DType::U64,
+        (TypeChar::Float, 2) => DType::F16,
+        (TypeChar::Float, 4) => DType::F32,
+        (TypeChar::Float, 8) => DType::F64,
+        _ => {
+            return Err(Error::invalid(format!(
+                "an array of type {kind} is no data"
+            )));
+        }
+    };
+    let dims = file
+        .shape()
+        .iter()
+        .map(|&dim| usize::try_from(dim).ok())
+        .collect::<Option<Vec<usize>>>();
+    let (dims, length) = dims
+        .and_then(|dims| {
+            let length = dtype.byte_len(element_count(&dims)?)?;
+            Some((dims, length))
+        })
+        .ok_or_else(|| Error::invalid("the dimensions of the array overflow"))?;
+    let fortran = file.order() == Order::Fortran;
+    let size = dtype.size().unwrap_or(1);
+    let mut bytes = vec![];
+    file.into_inner()
+        .take(length)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::invalid(format!("the array cannot be read: {error}")))?;
+    if bytes.len() as u64 != length {
+        return Err(Error::invalid(format!(
+            "the file is cut off: {dtype} {dims:?} takes {length} bytes, found {}",
+            bytes.len()
+        )));
+    }
+    if kind.endianness() == Endianness::Big {
+        bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
+    }
+    if fortran {
+        bytes = to_row_major(&bytes, &dims, size);
+    }
+    Tensor::new(dtype, dims, bytes)
+}
+
+/// Elements in column-major order, put in row-major order.
+fn to_row_major(bytes: &[u8], dims: &[usize], size: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut index = vec![0; dims.len()];
+    for _ in 0..bytes.len() / size {
+        let mut at = 0;
+        for (position, dim) in index.iter().zip(dims).rev() {
+            at = at * dim + position;
+        }
+        out.extend_from_slice(&bytes[at * size..(at + 1) * size]);
+        for axis in (0..dims.len()).rev() {
+            index[axis] += 1;
+            if index[axis] < dims[axis] {
+                break;
+            }
+            index[axis] = 0;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn npy(header: &str, data: &[u8]) -> Vec<u8> {
+        let mut out = b"\x93NUMPY\x01\x00".to_vec();
+        out.extend((header.len() as u16).to_le_bytes());
+        out.extend(header.as_bytes());
+        out.extend(data);
+        out
+    }
+
+    #[test]
+    fn column_major_and_big_endian_are_turned_round() {
+        // [[0, 1, 2], [3, 4, 5]] column by column, big-endian.
+        let data: Vec<u8> = [0i16, 3, 1, 4, 2, 5]
+            .iter()
+            .flat_map(|x| x.to_be_bytes())
+            .collect();
+        let header = "{'descr': '>i2', 'fortran_order': True, 'shape': (2, 3), }\n";
+        let tensor = read(npy(header, &data).as_slice()).unwrap();
+        assert_eq!(tensor.dims(), [2, 3]);
+        assert_eq!(tensor.to_i64().unwrap(), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_scalar_and_an_empty_array() {
+        let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (), }\n";
+        let tensor = read(npy(header, &2.5f64.to_le_bytes()).as_slice()).unwrap();
+        assert_eq!(tensor.to_f64().unwrap(), [2.5]);
+        let header = "{'descr': '<f8', 'fortran_order': True, 'shape': (0, 3), }\n";
+        assert!(read(npy(header, &[]).as_slice()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_header_that_promises_too_much_allocates_nothing() {
+        let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }\n";
+        let error = read(npy(header, &[0; 8]).as_slice()).unwrap_err();
+        assert!(error.to_string().contains("cut off"), "{error}");
+    }
+
+    #[test]
+    fn an_archive_keeps_its_names() {
+        let mut bytes = std::io::Cursor::new(vec![]);
+        let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
+        for name in ["x10", "x9"] {
+            use npyz::WriterBuilder;
+            let mut writer = archive
+                .array(name, Default::default())
+                .unwrap()
+                .default_dtype()
+                .shape(&[2])
+                .begin_nd()
+                .unwrap();
+            writer.extend([1.0f32, 2.0]).unwrap();
+            writer.finish().unwrap();
+        }
+        drop(archive);
+        bytes.set_position(0);
+        let named = read_archive(bytes).unwrap();
+        assert_eq!(named[0].0, "x9");
+        assert_eq!(named[1].1.to_f64().unwrap(), [1.0, 2.0]);
+    }
+}

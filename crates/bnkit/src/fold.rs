@@ -1,0 +1,18 @@
+//! Folding: moving the affine of each BatchNorm along the graph until operators absorb it into their constants.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `plan` | which BatchNorm goes where, in order; the copy of the model it is done on |
+//! | `walk` | backwards and forwards along carriers to absorbers |
+//! | `absorb/` | operators that swallow an affine |
+//! | `carry/` | operators that an affine passes |
+//! | `context` | what rules may ask, and edits that never touch what somebody else reads |
+
+pub(crate) mod absorb;
+mod carry;
+mod context;
+mod plan;
+mod walk;
+
+pub(crate) use context::Context;
+pub use plan::{Options, Plan, plan, plan_without};

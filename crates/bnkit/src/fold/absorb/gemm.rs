@@ -1,0 +1,194 @@
+//! Gemm: Y = alpha·op(A)·op(B) + beta·C, with C broadcast to (M, N).
+
+use bnkit_model::onnx::{AttributeValue, Edit, NodeId, TensorDef};
+
+use super::{Absorber, Absorption, rule};
+use crate::affine::Affine;
+use crate::fold::context::Context;
+use crate::refusal::{Answer, refuse};
+
+pub(super) const GEMM: Absorber = Absorber {
+    op_type: "Gemm",
+    rule: rule(
+        "into-gemm",
+        "into B and C of a Gemm",
+        "\
+Before: `Gemm → BatchNorm`, or `BatchNorm → Gemm`. After: `Gemm` with another B and C; beta becomes 1, alpha stays.
+
+Behind it, for column n of the result: the N side of B times s[n], `C'[n] = beta·C[n]·s[n] + t[n]`. C may be absent or have
+any shape that broadcasts to (M, N); one that varies with M becomes (M, N).
+
+Before it, for the contracted index k of A (transA = 0): row k of op(B) times s[k],
+`C'[n] = beta·C[n] + alpha·Σ t[k]·op(B)[k,n]`. With transA = 1 the channel is not the contracted index: refused.
+
+Conditions: B and C are constants of a float type; the result fits the type.",
+    ),
+    output: behind,
+    input: before,
+};
+
+struct Gemm {
+    b: TensorDef,
+    inner: usize,
+    outer: usize,
+    /// Whether B is stored as (N, K).
+    transposed: bool,
+    alpha: f64,
+    beta: f64,
+}
+
+impl Gemm {
+    fn columns(&self) -> usize {
+        if self.transposed {
+            self.b.dims[0]
+        } else {
+            self.b.dims[1]
+        }
+    }
+
+    fn rows(&self) -> usize {
+        if self.transposed {
+            self.b.dims[1]
+        } else {
+            self.b.dims[0]
+        }
+    }
+}
+
+fn read(context: &Context<'_>, node: NodeId) -> Answer<Gemm> {
+    let b = context.weight(node, 1)?;
+    let transposed = context.int(node, "transB", 0)? != 0;
+    let [outer, inner] = *b.dims.as_slice() else {
+        let message = format!("B has shape {:?}, expected two axes", b.dims);
+        return Err(bnkit_model::Error::invalid(message)
+            .at(context.model.describe(node))
+            .into());
+    };
+    Ok(Gemm {
+        b,
+        inner,
+        outer,
+        transposed,
+        alpha: context.float(node, "alpha", 1.0)?,
+        beta: context.float(node, "beta", 1.0)?,
+    })
+}
+
+fn behind(context: &Context<'_>, node: NodeId, affine: &Affine) -> Answer<Absorption> {
+    let gemm = read(context, node)?;
+    let affine = context.expect(node, affine, 1, gemm.columns())?;
+    let inner = if gemm.transposed { gemm.inner } else { 1 };
+    let mut edits = Vec::new();
+    if let Some(new) = context.scaled(&gemm.b, inner, affine.scale.clone())? {
+        edits.extend(context.put(node, 1, new, ""));
+    }
+    let (scale, shift) = (&affine.scale, &affine.shift);
+    edits.extend(new_addend(context, node, &gemm, |column, addend| {
+        addend * scale[column] + shift[column]
+    })?);
+    Ok(Absorption::whole(edits, 0, &affine))
+}
+
+fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> Answer<Absorption> {
+    if slot != 0 {
+        return refuse(
+            "weight-not-constant",
+            "the affine computes B or C of a Gemm",
+        );
+    }
+    if context.int(node, "transA", 0)? != 0 {
+        return refuse(
+            "channel-axis",
+            format!(
+                "{} reads its data transposed, so the channels are not what it sums over",
+                context.model.describe(node)
+            ),
+        );
+    }
+    let gemm = read(context, node)?;
+    let affine = context.expect(node, affine, 1, gemm.rows())?;
+    let inner = if gemm.transposed { 1 } else { gemm.inner };
+    let mut edits = Vec::new();
+    if let Some(new) = context.scaled(&gemm.b, inner, affine.scale.clone())? {
+        edits.extend(context.put(node, 1, new, ""));
+    }
+    if !affine.has_no_shift() {
+        let mut sums = vec![0.0; gemm.columns()];
+        context.model.for_each_chunk(&gemm.b, |start, elements| {
+            for (element, weight) in (start..).zip(elements) {
+                let (first, second) = (element / gemm.inner, element % gemm.inner);
+                let (row, column) = if gemm.transposed {
+                    (second, first)
+                } else {
+                    (first, second)
+                };
+                sums[column] += weight * affine.shift[row];
+            }
+            Ok(())
+        })?;
+        edits.extend(new_addend(context, node, &gemm, |column, addend| {
+            addend + gemm.alpha * sums[column]
+        })?);
+    }
+    debug_assert_eq!(gemm.outer * gemm.inner, gemm.b.len());
+    Ok(Absorption::whole(edits, 0, &affine))
+}
+
+/// C' = f(column, beta·C), as a row unless C varies with M; beta becomes 1.
+fn new_addend(
+    context: &Context<'_>,
+    node: NodeId,
+    gemm: &Gemm,
+    f: impl Fn(usize, f64) -> f64,
+) -> Answer<Vec<Edit>> {
+    let columns = gemm.columns();
+    let old = context.optional(node, 2)?;
+    let (dims, values) = match &old {
+        None => (vec![], vec![0.0]),
+        Some(old) => (old.dims.clone(), old.values.clone()),
+    };
+    let (rows, width) = match *dims.as_slice() {
+        [] => (1, 1),
+        [width] => (1, width),
+        [rows, width] => (rows, width),
+        _ => return refuse("broadcast", format!("C has shape {dims:?}")),
+    };
+    if width != 1 && width != columns {
+        let message = format!("C has shape {dims:?}, expected {columns} columns");
+        return Err(bnkit_model::Error::invalid(message)
+            .at(context.model.describe(node))
+            .into());
+    }
+    let at = |row: usize, column: usize| {
+        gemm.beta * values[row * width + if width == 1 { 0 } else { column }]
+    };
+    let result: Vec<f64> = (0..rows)
+        .flat_map(|row| (0..columns).map(move |column| (row, column)))
+        .map(|(row, column)| f(column, at(row, column)))
+        .collect();
+    if old.is_none() && result.iter().all(|&value| value == 0.0) {
+        return Ok(Vec::new());
+    }
+    let dims = if rows == 1 {
+        vec![columns]
+    } else {
+        vec![rows, columns]
+    };
+    let new = context.dense(gemm.b.dtype, dims, result)?;
+    let mut edits = context.put(node, 2, new, &context.bias_name(node, 1));
+    if gemm.beta != 1.0 {
+        edits.push(Edit::RemoveAttribute {
+            node,
+            name: "beta".to_owned(),
+        });
+    }
+    if context.opset(node) < 7 && rows == 1 {
+        // Before opset 7 C is broadcast only if this attribute says so.
+        edits.push(Edit::SetAttribute {
+            node,
+            name: "broadcast".to_owned(),
+            value: AttributeValue::Int(1),
+        });
+    }
+    Ok(edits)
+}

@@ -1,0 +1,207 @@
+//! MatMul with a constant matrix on one side. It has no bias: a shift needs an Add behind it.
+
+use bnkit_model::onnx::{Edit, NewTensor, NodeId, Operand, TensorDef};
+
+use super::{Absorber, Absorption, rule};
+use crate::affine::Affine;
+use crate::fold::context::Context;
+use crate::refusal::{Answer, refuse};
+
+pub(super) const MATMUL: Absorber = Absorber {
+    op_type: "MatMul",
+    rule: rule(
+        "into-matmul",
+        "into the constant matrix of a MatMul",
+        "\
+Before: `MatMul (→ Add) → BatchNorm`, or `BatchNorm → MatMul`. After: `MatMul` with another matrix, and an `Add` for the
+shift unless an Add by a constant already follows, which then takes it.
+
+The constant has two axes. On the right (x @ W) its columns are the last axis of the result, its rows the last axis of x;
+on the left (W @ x) its rows are the last axis but one of the result, its columns the last axis but one of x.
+Behind: `W'[k,n] = W[k,n]·s[n]`. Before: `W'[k,n] = W[k,n]·s[k]`, and `Σ_k W[k,n]·t[k]` is added.
+
+BatchNorm's channel is axis 1: that is the last axis only for two axes, or where a Transpose on the way brings it
+there. Sizes that happen to agree prove nothing.
+
+Conditions: the matrix is a constant of a float type; the rank is known; the result fits the type.",
+    ),
+    output: behind,
+    input: before,
+};
+
+struct MatMul {
+    matrix: TensorDef,
+    matrix_slot: usize,
+    data_slot: usize,
+    rank: usize,
+}
+
+fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer<MatMul> {
+    let constants = context.constants();
+    let matrix_slot = match data_slot {
+        Some(slot) => 1 - slot,
+        None if context
+            .model
+            .node(node)
+            .input(1)
+            .is_some_and(|value| constants.is_constant(value)) =>
+        {
+            1
+        }
+        None => 0,
+    };
+    let matrix = context.weight(node, matrix_slot)?;
+    let data_slot = 1 - matrix_slot;
+    let data = context.input(node, data_slot)?;
+    if matrix.dims.len() != 2 {
+        return refuse(
+            "channel-axis",
+            format!(
+                "the constant of {} has {} axes, not two",
+                context.model.describe(node),
+                matrix.dims.len()
+            ),
+        );
+    }
+    let Some(rank) = context.types.rank(data) else {
+        return refuse(
+            "unknown-shape",
+            format!(
+                "the rank of what {} multiplies is not known",
+                context.model.describe(node)
+            ),
+        );
+    };
+    if rank < 2 {
+        return refuse(
+            "channel-axis",
+            format!("{} multiplies a vector", context.model.describe(node)),
+        );
+    }
+    Ok(MatMul {
+        matrix,
+        matrix_slot,
+        data_slot,
+        rank,
+    })
+}
+
+fn behind(context: &Context<'_>, node: NodeId, affine: &Affine) -> Answer<Absorption> {
+    let matmul = read(context, node, None)?;
+    let (rows, columns) = (matmul.matrix.dims[0], matmul.matrix.dims[1]);
+    let right = matmul.matrix_slot == 1;
+    let (axis, count, inner) = if right {
+        (matmul.rank - 1, columns, 1)
+    } else {
+        (matmul.rank - 2, rows, columns)
+    };
+    let affine = context.expect(node, affine, axis, count)?;
+    let mut edits = Vec::new();
+    if let Some(new) = context.scaled(&matmul.matrix, inner, affine.scale.clone())? {
+        edits.extend(context.put(node, matmul.matrix_slot, new, ""));
+    }
+    if !affine.has_no_shift() {
+        edits.extend(add_shift(context, node, &matmul, affine.shift.clone())?);
+    }
+    Ok(Absorption::whole(edits, matmul.data_slot, &affine))
+}
+
+fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> Answer<Absorption> {
+    let matmul = read(context, node, Some(slot))?;
+    let (rows, columns) = (matmul.matrix.dims[0], matmul.matrix.dims[1]);
+    let right = matmul.matrix_slot == 1;
+    let (axis, count, inner) = if right {
+        (matmul.rank - 1, rows, columns)
+    } else {
+        (matmul.rank - 2, columns, 1)
+    };
+    let affine = context.expect(node, affine, axis, count)?;
+    let mut edits = Vec::new();
+    if let Some(new) = context.scaled(&matmul.matrix, inner, affine.scale.clone())? {
+        edits.extend(context.put(node, matmul.matrix_slot, new, ""));
+    }
+    if !affine.has_no_shift() {
+        let mut sums = vec![0.0; if right { columns } else { rows }];
+        context
+            .model
+            .for_each_chunk(&matmul.matrix, |start, elements| {
+                for (element, weight) in (start..).zip(elements) {
+                    let (row, column) = (element / columns, element % columns);
+                    let (sum, summed) = if right { (column, row) } else { (row, column) };
+                    sums[sum] += weight * affine.shift[summed];
+                }
+                Ok(())
+            })?;
+        edits.extend(add_shift(context, node, &matmul, sums)?);
+    }
+    Ok(Absorption::whole(edits, matmul.data_slot, &affine))
+}
+
+/// An Add right behind the MatMul, which takes over the name of its output.
+fn add_shift(
+    context: &Context<'_>,
+    node: NodeId,
+    matmul: &MatMul,
+    shift: Vec<f64>,
+) -> Answer<Vec<Edit>> {
+    let describe = || context.model.describe(node);
+    if !context.may_add_nodes {
+        return refuse(
+            "no-absorber",
+            format!(
+                "{} has no bias, and an Add by a constant is already there",
+                describe()
+            ),
+        );
+    }
+    if context.opset(node) < 7 {
+        return refuse(
+            "old-opset",
+            format!(
+                "{} has no bias, and Add before opset 7 does not broadcast",
+                describe()
+            ),
+        );
+    }
+    let output = context.model.node(node).output(0);
+    let output =
+        output.ok_or_else(|| bnkit_model::Error::invalid("has no output").at(describe()))?;
+    let scope = context.model.node(node).scope;
+    let right = matmul.matrix_slot == 1;
+    let dims = if right {
+        vec![shift.len()]
+    } else {
+        vec![shift.len(), 1]
+    };
+    let tensor: NewTensor = context.dense(matmul.matrix.dtype, dims, shift)?;
+    let constant = context
+        .model
+        .fresh_name(&context.bias_name(node, matmul.matrix_slot));
+    let product = context
+        .model
+        .fresh_name(&format!("{}_product", context.model.value(output).name));
+    let label = context.model.label(node);
+    Ok(vec![
+        Edit::AddConstant {
+            scope,
+            name: constant.clone(),
+            tensor,
+        },
+        Edit::SetOutput {
+            node,
+            slot: 0,
+            value: Operand::New(product.clone()),
+        },
+        Edit::AddNode {
+            after: node,
+            op_type: "Add",
+            name: if label.is_empty() {
+                String::new()
+            } else {
+                format!("{label}_bias")
+            },
+            inputs: vec![Operand::New(product), Operand::New(constant)],
+            outputs: vec![output.into()],
+        },
+    ])
+}

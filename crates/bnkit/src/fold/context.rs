@@ -1,0 +1,358 @@
+//! What a rule may ask and do: attributes, constants, shapes, and edits that never change what somebody else reads.
+
+use std::sync::Arc;
+
+use bnkit_model::onnx::{
+    AttributeValue, Base, Constants, Dense, Edit, Model, NewTensor, NodeId, NotConstant, Operand,
+    Origin, Payload, Recipe, Scale, ScopeId, TensorDef, Types, Use, ValueId,
+};
+use bnkit_model::{DType, Error};
+
+use crate::affine::Affine;
+use crate::refusal::{Answer, Stop, refuse};
+use crate::report::Refusal;
+
+/// The graph as it is at this point of the plan, and what is known about it.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'m> {
+    /// The model with all edits so far.
+    pub model: &'m Model,
+    /// Derived types; values that the plan made are not in it.
+    pub types: &'m Types,
+    /// Whether initializers that a caller could override count as constants.
+    pub assume_constant: bool,
+    /// Whether a rule may add a node where an operator has no constant to put a shift into.
+    pub may_add_nodes: bool,
+}
+
+impl<'m> Context<'m> {
+    /// What is constant.
+    pub(crate) fn constants(&self) -> Constants<'m> {
+        Constants::new(self.model, self.types, self.assume_constant)
+    }
+
+    /// The version of ONNX's own operators where `node` stands.
+    pub(crate) fn opset(&self, node: NodeId) -> i64 {
+        let scope = self.model.node(node).scope;
+        self.model.scope(scope).onnx_opset().unwrap_or(1)
+    }
+
+    fn attribute(&self, node: NodeId, name: &str) -> Answer<Option<&'m AttributeValue>> {
+        match self
+            .model
+            .node(node)
+            .attribute(name)
+            .map(|attribute| &attribute.value)
+        {
+            Some(AttributeValue::Reference(_)) => Err(Refusal::new(
+                "attribute-reference",
+                format!(
+                    "{}: \"{name}\" is set by each caller of the function",
+                    self.model.describe(node)
+                ),
+            )
+            .into()),
+            other => Ok(other),
+        }
+    }
+
+    fn wrong_type(&self, node: NodeId, name: &str) -> Stop {
+        Error::invalid(format!("attribute \"{name}\" has the wrong type"))
+            .at(self.model.describe(node))
+            .into()
+    }
+
+    /// An integer attribute.
+    pub(crate) fn int(&self, node: NodeId, name: &str, default: i64) -> Answer<i64> {
+        match self.attribute(node, name)? {
+            None => Ok(default),
+            Some(AttributeValue::Int(value)) => Ok(*value),
+            Some(_) => Err(self.wrong_type(node, name)),
+        }
+    }
+
+    /// A float attribute, widened.
+    pub(crate) fn float(&self, node: NodeId, name: &str, default: f32) -> Answer<f64> {
+        match self.attribute(node, name)? {
+            None => Ok(f64::from(default)),
+            Some(AttributeValue::Float(value)) => Ok(f64::from(*value)),
+            Some(_) => Err(self.wrong_type(node, name)),
+        }
+    }
+
+    /// A list of integers; `None` if absent.
+    pub(crate) fn ints(&self, node: NodeId, name: &str) -> Answer<Option<&'m [i64]>> {
+        match self.attribute(node, name)? {
+            None => Ok(None),
+            Some(AttributeValue::Ints(values)) => Ok(Some(values)),
+            Some(_) => Err(self.wrong_type(node, name)),
+        }
+    }
+
+    /// A string attribute.
+    pub(crate) fn text(&self, node: NodeId, name: &str, default: &'m str) -> Answer<&'m str> {
+        match self.attribute(node, name)? {
+            None => Ok(default),
+            Some(AttributeValue::String(bytes)) => {
+                std::str::from_utf8(bytes).map_err(|_| self.wrong_type(node, name))
+            }
+            Some(_) => Err(self.wrong_type(node, name)),
+        }
+    }
+
+    /// The value in an input slot that must be there.
+    pub(crate) fn input(&self, node: NodeId, slot: usize) -> Answer<ValueId> {
+        self.model.node(node).input(slot).ok_or_else(|| {
+            Error::invalid(format!("input {slot} is missing"))
+                .at(self.model.describe(node))
+                .into()
+        })
+    }
+
+    fn name(&self, value: ValueId) -> &'m str {
+        &self.model.value(value).name
+    }
+
+    /// The refusal that a value is not constant.
+    pub(crate) fn not_constant(&self, reason: NotConstant, code: &'static str, what: &str) -> Stop {
+        match reason {
+            NotConstant::Unreadable(error) => error.into(),
+            NotConstant::Overridable { value } => Refusal::new(
+                "overridable-parameter",
+                format!(
+                    "\"{}\" is a graph input too, so a caller may replace it",
+                    self.name(value)
+                ),
+            )
+            .with("value", self.name(value))
+            .into(),
+            NotConstant::Computed { value } => Refusal::new(
+                code,
+                format!(
+                    "{what} is computed at run time, from \"{}\"",
+                    self.name(value)
+                ),
+            )
+            .with("value", self.name(value))
+            .into(),
+            NotConstant::Unsupported { node, why } => Refusal::new(
+                code,
+                format!("{what} depends on {}: {why}", self.model.describe(node)),
+            )
+            .with("node", self.model.label(node))
+            .into(),
+        }
+    }
+
+    /// Refuses a value that a quantization annotation or training information speaks of: those are carried, not
+    /// understood, and would be about another content.
+    pub(crate) fn require_not_annotated(&self, value: ValueId) -> Answer<()> {
+        if self
+            .model
+            .value(value)
+            .uses
+            .iter()
+            .any(|user| matches!(user, Use::Annotation(_)))
+        {
+            let message = format!(
+                "\"{}\" is named by a quantization annotation or training information",
+                self.name(value)
+            );
+            return Err(Refusal::new("annotated", message)
+                .with("value", self.name(value))
+                .into());
+        }
+        Ok(())
+    }
+
+    /// The constant float tensor in an input slot.
+    pub(crate) fn weight(&self, node: NodeId, slot: usize) -> Answer<TensorDef> {
+        let value = self.input(node, slot)?;
+        self.require_not_annotated(value)?;
+        let what = format!("\"{}\"", self.name(value));
+        let tensor = self
+            .constants()
+            .tensor(value)
+            .map_err(|reason| self.not_constant(reason, "weight-not-constant", &what))?;
+        if !tensor.dtype.is_float() {
+            return refuse(
+                "dtype",
+                format!("{what} is {}, not a float type", tensor.dtype),
+            );
+        }
+        Ok(tensor)
+    }
+
+    /// The elements of the constant in an input slot, unrounded; `None` if the slot is empty.
+    pub(crate) fn optional(&self, node: NodeId, slot: usize) -> Answer<Option<Dense<f64>>> {
+        let Some(value) = self.model.node(node).input(slot) else {
+            return Ok(None);
+        };
+        let what = format!("\"{}\"", self.name(value));
+        self.constants()
+            .f64(value)
+            .map(Some)
+            .map_err(|reason| self.not_constant(reason, "weight-not-constant", &what))
+    }
+
+    /// A tensor multiplied by factors: element e by `factors[(e / inner) % factors.len()]`. `None` if all are 1.
+    pub(crate) fn scaled(
+        &self,
+        tensor: &TensorDef,
+        inner: usize,
+        factors: Vec<f64>,
+    ) -> Answer<Option<NewTensor>> {
+        if factors.iter().all(|&factor| factor == 1.0) {
+            return Ok(None);
+        }
+        let mut recipe = match &tensor.payload {
+            Payload::Computed(recipe) => Recipe::clone(recipe),
+            _ => Recipe {
+                base: Base::Stored(Arc::new(tensor.clone())),
+                scales: Vec::new(),
+            },
+        };
+        recipe.scales.push(Scale {
+            inner,
+            factors: factors.into(),
+        });
+        let new = NewTensor {
+            dtype: tensor.dtype,
+            dims: tensor.dims.clone(),
+            recipe: Arc::new(recipe),
+        };
+        self.check_range(&new)?;
+        Ok(Some(new))
+    }
+
+    /// A tensor of given values.
+    pub(crate) fn dense(
+        &self,
+        dtype: DType,
+        dims: Vec<usize>,
+        values: Vec<f64>,
+    ) -> Answer<NewTensor> {
+        let new = NewTensor {
+            dtype,
+            dims,
+            recipe: Arc::new(Recipe::values(values)),
+        };
+        self.check_range(&new)?;
+        Ok(new)
+    }
+
+    /// Refuses tensors with elements that their type cannot hold.
+    fn check_range(&self, tensor: &NewTensor) -> Answer<()> {
+        let magnitude = self.model.magnitude(&tensor.clone().into_def())?;
+        let limit = tensor.dtype.max_finite().unwrap_or(0.0);
+        if !magnitude.finite {
+            return refuse(
+                "range",
+                "a constant that would change has NaN or infinite elements",
+            );
+        }
+        if tensor.dtype.round(magnitude.max_abs) > limit {
+            return Err(Refusal::new(
+                "range",
+                format!(
+                    "a folded constant reaches {:.3e}, {} ends at {limit:.3e}",
+                    magnitude.max_abs, tensor.dtype
+                ),
+            )
+            .with("max_abs", magnitude.max_abs)
+            .into());
+        }
+        Ok(())
+    }
+
+    /// Puts `tensor` into an input slot: over the constant that is there if nobody else reads it, beside it otherwise.
+    /// `hint` names a constant where there was none.
+    pub(crate) fn put(
+        &self,
+        node: NodeId,
+        slot: usize,
+        tensor: NewTensor,
+        hint: &str,
+    ) -> Vec<Edit> {
+        let scope = self.model.node(node).scope;
+        let name = match self.model.node(node).input(slot) {
+            Some(value) if self.owns(value, scope) => {
+                return vec![Edit::SetConstant { value, tensor }];
+            }
+            Some(value) if slot <= 1 => self
+                .model
+                .fresh_name(&format!("{}_folded", self.name(value))),
+            Some(value) => self
+                .model
+                .fresh_name(&format!("{}_folded_{slot}", self.name(value))),
+            None => self.model.fresh_name(hint),
+        };
+        let value = Operand::New(name.clone());
+        vec![
+            Edit::AddConstant {
+                scope,
+                name,
+                tensor,
+            },
+            Edit::SetInput { node, slot, value },
+        ]
+    }
+
+    /// Whether a constant of `scope` has a single reader and may get another content under its name.
+    fn owns(&self, value: ValueId, scope: ScopeId) -> bool {
+        let info = self.model.value(value);
+        let replaceable = match info.origin {
+            Origin::Initializer => info.tensor.is_some(),
+            // Before IR version 4 every initializer is an input; later an input is a promise to callers.
+            Origin::Input => info.tensor.is_some() && self.model.ir_version < 4,
+            Origin::Node(node, _) => self.model.node(node).is("Constant"),
+            Origin::Removed => false,
+        };
+        replaceable && info.uses.len() == 1 && info.scope == scope
+    }
+
+    /// A name for the bias of an operator that has none: after its weight, as frameworks name them.
+    pub(crate) fn bias_name(&self, node: NodeId, weight_slot: usize) -> String {
+        let weight = self
+            .model
+            .node(node)
+            .input(weight_slot)
+            .map_or("", |value| self.name(value));
+        match weight.strip_suffix("weight") {
+            Some(stem) => format!("{stem}bias"),
+            None if weight.is_empty() => format!("{}_bias", self.model.label(node)),
+            None => format!("{weight}_bias"),
+        }
+    }
+
+    /// The features that `affine` must have to act on `count` of them along axis `axis`: itself, or spread out.
+    pub(crate) fn expect(
+        &self,
+        node: NodeId,
+        affine: &Affine,
+        axis: usize,
+        count: usize,
+    ) -> Answer<Affine> {
+        match affine.axis {
+            None => Ok(affine.gather(std::iter::repeat_n(0, count), axis)),
+            Some(found) if found != axis => Err(Refusal::new(
+                "channel-axis",
+                format!(
+                    "the channels lie on axis {found}, {} has its features on axis {axis}",
+                    self.model.describe(node)
+                ),
+            )
+            .with("node", self.model.label(node))
+            .into()),
+            Some(_) if affine.len() != count => {
+                let found = affine.len();
+                Err(
+                    Error::invalid(format!("expected {count} channels, found {found}"))
+                        .at(self.model.describe(node))
+                        .into(),
+                )
+            }
+            Some(_) => Ok(affine.clone()),
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The jobs of the command line as functions: open, plan, prove, write, report, in this order.
+
+use std::path::{Path, PathBuf};
+
+use bnkit_model::onnx::{Model, Payload, SaveOptions};
+
+use crate::fold::{self, Options, Plan};
+use crate::report::{
+    Decision, FoldReport, InputFile, OutputFile, Tool, Verdict, Verification, VerifyReport,
+};
+use crate::verify::{self, VerifyOptions};
+use crate::{Error, Result, hash};
+
+/// A stage of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Reading the structure of the model.
+    Reading,
+    /// Planning the folds (reads the tensors that change).
+    Planning,
+    /// Proving that the result is equal.
+    Proving,
+    /// Writing the output.
+    Writing,
+}
+
+/// Told how far a job is. Called from one thread at a time.
+pub trait Progress: Sync {
+    /// A stage begins; `total` units (bytes or steps) are to be done, if known.
+    fn begin(&self, phase: Phase, total: Option<u64>);
+    /// `done` units of the current stage are done.
+    fn advance(&self, done: u64);
+}
+
+/// No progress is shown.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn begin(&self, _: Phase, _: Option<u64>) {}
+    fn advance(&self, _: u64) {}
+}
+
+/// A `fold` to do.
+#[derive(Debug, Clone)]
+pub struct FoldJob {
+    /// The model to read.
+    pub input: PathBuf,
+    /// The model to write; `None` plans only.
+    pub output: Option<PathBuf>,
+    /// Whether an existing output may be replaced.
+    pub force: bool,
+    /// Whether hashes are wanted in the report.
+    pub hash: bool,
+    /// Put the input's SHA-256 and the verdict into the output's metadata.
+    pub provenance: bool,
+    /// What may be folded.
+    pub fold: Options,
+    /// How equality is proved; `None` skips the proof.
+    pub verify: Option<VerifyOptions>,
+    /// Only the verdict `equivalent` is good enough; `equivalent-local` writes nothing.
+    pub require_end_to_end: bool,
+    /// A kept (not skipped) BatchNorm is a failure: nothing is written.
+    pub require_all_folded: bool,
+}
+
+impl FoldJob {
+    /// Folds `input` into `output`, with the proof and all defaults.
+    pub fn new(input: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
+        Self {
+            input: input.into(),
+            output: Some(output.into()),
+            force: false,
+            hash: false,
+            provenance: false,
+            fold: Options::default(),
+            verify: Some(VerifyOptions::default()),
+            require_end_to_end: false,
+            require_all_folded: false,
+        }
+    }
+}
+
+/// Folds a model. The report says everything; its `failure` tells whether the answer is "no" (exit code 1 of the
+/// command): then nothing was written.
+///
+/// # Errors
+/// If the model cannot be read or the output cannot be written.
+pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
+    if let Some(output) = &job.output
+        && !job.force
+        && output.exists()
+    {
+        return Err(Error::Request(format!(
+            "{}: exists already; --force replaces it",
+            output.display()
+        )));
+    }
+    progress.begin(Phase::Reading, None);
+    let model = Model::open(&job.input)?;
+    let hashing = (job.hash || job.provenance).then(|| hash::in_background(&job.input));
+    progress.begin(Phase::Planning, None);
+    let mut plan = fold::plan(&model, &job.fold).map_err(|error| error.in_file(&job.input))?;
+    let verification = match (&job.output, &job.verify) {
+        (None, _) => None,
+        (Some(_), _) if !plan.errors.is_empty() => None,
+        (Some(_), None) => Some(Verification::skipped()),
+        (Some(_), Some(options)) => {
+            progress.begin(Phase::Proving, None);
+            let proof = verify::prove(&model, &plan, &job.fold, options);
+            Some(proof.map_err(|error| error.in_file(&job.input))?)
+        }
+    };
+    let mut report = FoldReport {
+        schema: "bnkit.fold/1",
+        tool: Tool::default(),
+        input: describe_input(&model, &job.input),
+        summary: plan.summary.clone(),
+        sites: plan.sites.clone(),
+        cleanup: plan.cleanup.clone(),
+        warnings: plan.warnings.clone(),
+        errors: plan.errors.clone(),
+        failure: None,
+        verification,
+        output: None,
+    };
+    report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
+    report.failure = failure(job, &report);
+    if let (Some(output), None) = (&job.output, &report.failure) {
+        progress.begin(Phase::Writing, Some(report.input.bytes));
+        record(&mut plan, job, &report)?;
+        report.output = Some(write(&plan, output, job, progress)?);
+    }
+    if !job.hash {
+        report.input.sha256 = None;
+    }
+    Ok(report)
+}
+
+/// Why the answer is "no", in one sentence.
+fn failure(job: &FoldJob, report: &FoldReport) -> Option<String> {
+    if let Some(finding) = report.errors.first() {
+        let more = match report.errors.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        return Some(format!(
+            "bad statistics: {}: {}{more}",
+            finding.node, finding.message
+        ));
+    }
+    let kept = report
+        .sites
+        .iter()
+        .filter(|site| site.decision == Decision::Kept)
+        .count();
+    if job.require_all_folded && kept > 0 {
+        return Some(format!(
+            "{kept} of {} BatchNorms are kept, and all were required to fold",
+            report.sites.len()
+        ));
+    }
+    let verification = report.verification.as_ref()?;
+    match verification.verdict {
+        Verdict::NotEquivalent => Some(match &verification.culprit {
+            Some(culprit) => format!("the folded model is not equivalent: \"{culprit}\" breaks it"),
+            None => "the folded model is not equivalent".to_owned(),
+        }),
+        Verdict::EquivalentLocal | Verdict::Skipped if job.require_end_to_end => Some(format!(
+            "the proof is not end to end{}",
+            verification
+                .notes
+                .first()
+                .map_or(String::new(), |note| format!(": {note}"))
+        )),
+        _ => None,
+    }
+}
+
+/// The record in the output's `metadata_props`.
+fn record(plan: &mut Plan, job: &FoldJob, report: &FoldReport) -> Result<()> {
+    let before = plan
+        .apply()
+        .metadata()
+        .iter()
+        .find(|(key, _)| key == "bnkit.folded");
+    let before: usize = before
+        .and_then(|(_, count)| count.parse().ok())
+        .unwrap_or(0);
+    let folded = before + report.summary.folded;
+    plan.set_metadata("bnkit.version", env!("CARGO_PKG_VERSION"))?;
+    plan.set_metadata("bnkit.folded", &folded.to_string())?;
+    if job.provenance {
+        plan.set_metadata(
+            "bnkit.input.sha256",
+            report.input.sha256.as_deref().unwrap_or(""),
+        )?;
+        let verdict = report
+            .verification
+            .as_ref()
+            .map_or(Verdict::Skipped, |proof| proof.verdict);
+        plan.set_metadata("bnkit.verdict", verdict.name())?;
+    }
+    Ok(())
+}
+
+fn write(plan: &Plan, output: &Path, job: &FoldJob, progress: &dyn Progress) -> Result<OutputFile> {
+    let told = |done: u64, _: u64| progress.advance(done);
+    let saved = plan.apply().save(
+        output,
+        SaveOptions {
+            force: job.force,
+            progress: Some(&told),
+        },
+    )?;
+    Ok(OutputFile {
+        path: output.display().to_string(),
+        sha256: job.hash.then(|| hash::of_file(output)).transpose()?,
+        bytes: saved.bytes,
+        data: saved.data_file.map(|path| path.display().to_string()),
+    })
+}
+
+/// What a report says of a model that was read.
+pub(crate) fn describe_input(model: &Model, path: &Path) -> InputFile {
+    InputFile {
+        path: path.display().to_string(),
+        sha256: None,
+        bytes: model.source().len() + external_bytes(model),
+        opset: model.scope(model.main()).onnx_opset(),
+        ir_version: model.ir_version,
+        producer: model.producer.clone(),
+    }
+}
+
+/// The size of the external data files that the model refers to; those that are missing show themselves elsewhere.
+fn external_bytes(model: &Model) -> u64 {
+    let Some(dir) = model.dir() else { return 0 };
+    let mut locations: Vec<&str> = model
+        .constants()
+        .filter_map(|tensor| match &tensor.payload {
+            Payload::External(external) => Some(external.location.as_str()),
+            _ => None,
+        })
+        .collect();
+    locations.sort_unstable();
+    locations.dedup();
+    let size =
+        |location: &str| std::fs::metadata(dir.join(location)).map_or(0, |metadata| metadata.len());
+    locations.into_iter().map(size).sum()
+}
+
+/// Compares two models by running both.
+///
+/// # Errors
+/// If a model cannot be read, or the engine cannot run one of them.
+pub fn verify(
+    a: &Path,
+    b: &Path,
+    options: &VerifyOptions,
+    hash: bool,
+    progress: &dyn Progress,
+) -> Result<VerifyReport> {
+    progress.begin(Phase::Reading, None);
+    let (first, second) = (Model::open(a)?, Model::open(b)?);
+    let hashing = hash.then(|| (hash::in_background(a), hash::in_background(b)));
+    progress.begin(Phase::Proving, None);
+    let verification = verify::compare(&first, &second, options)?;
+    let (mut a, mut b) = (describe_input(&first, a), describe_input(&second, b));
+    if let Some((of_a, of_b)) = hashing {
+        a.sha256 = Some(of_a.finish()?);
+        b.sha256 = Some(of_b.finish()?);
+    }
+    Ok(VerifyReport {
+        schema: "bnkit.verify/1",
+        tool: Tool::default(),
+        a,
+        b,
+        verification,
+    })
+}

@@ -1,0 +1,370 @@
+//! Two models, run on the same inputs: levels 2 and 3 of the proof.
+//!
+//! Level 2 runs both in f64, with the changed constants as they were before they were rounded to their stored type: what differs
+//! then is logic, and a right fold differs by nothing that matters. Level 3 runs both as they are shipped and asks whether the
+//! difference is explained by rounding; how, says [`judge`](self).
+//!
+//! Nothing here knows how a fold is made: a proof that shares the arithmetic of what it proves is worth nothing.
+//!
+//! Outputs behind operators that jump (Round, ArgMax, TopK …) are compared up to what enters the first such operator, and the report
+//! says so.
+
+mod judge;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use bnkit_engine::{EngineError, Jump, LoadOptions, Perturbation, Precision, Session};
+use bnkit_model::{DType, Tensor};
+use rayon::prelude::*;
+use serde::Serialize;
+
+pub use judge::{DoubleReport, OutputReport};
+
+use super::inputs::Sample;
+
+/// The models to compare, serialized.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The yardstick, in eval mode.
+    pub original: &'a [u8],
+    /// The model that is to be shipped.
+    pub shipped: &'a [u8],
+    /// The same with the changed constants as doubles, under the same names. Without it (two models of unknown descent), level 2
+    /// allows for the rounding that the shipped constants must have seen.
+    pub exact: Option<&'a [u8]>,
+    /// Where external data of `original` and `exact` lies.
+    pub model_dir: Option<&'a Path>,
+    /// Where external data of `shipped` lies.
+    pub shipped_dir: Option<&'a Path>,
+}
+
+/// What is acceptable.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How many times the noise floor a difference may be.
+    pub tolerance_factor: f64,
+    /// An absolute tolerance, in place of the derived one (0 if only `rtol` is given).
+    pub atol: Option<f64>,
+    /// A tolerance relative to the output's range, in place of the derived one (0 if only `atol` is given).
+    pub rtol: Option<f64>,
+    /// Picks the directions in which constants are moved when no exact ones are known.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tolerance_factor: 8.0,
+            atol: None,
+            rtol: None,
+            seed: 0,
+        }
+    }
+}
+
+/// What the runs showed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EndToEnd {
+    /// What ran the models.
+    pub engine: &'static str,
+    /// How many samples they ran on.
+    pub samples: usize,
+    /// Level 2.
+    #[serde(rename = "f64")]
+    pub double: DoubleReport,
+    /// Level 3: each output, or value in front of an operator that jumps.
+    pub outputs: Vec<OutputReport>,
+    /// Operators that jump, with the outputs that could therefore not be compared as they are.
+    pub jumping: Vec<Jumping>,
+    /// Whether both levels passed.
+    pub pass: bool,
+}
+
+/// An operator that jumps, and what was compared in place of the outputs behind it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Jumping {
+    /// The node.
+    pub node: String,
+    /// Its operator.
+    pub operator: String,
+    /// The outputs that hang on it.
+    pub outputs: Vec<String>,
+    /// The values in front of it that were compared; they are among the reported outputs.
+    pub compared: Vec<String>,
+    /// Values in front of it that only one of the models has: nothing was shown for these.
+    pub uncompared: Vec<String>,
+    /// The share of equal elements in the outputs behind it, `None` if their shapes differ.
+    pub agreement: Option<f64>,
+}
+
+/// Why nothing can be said, or why the answer is no without a number.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The engine cannot run the original: no verdict.
+    #[error("the original cannot be run: {0}")]
+    Unsupported(EngineError),
+    /// The engine runs the original, but not the other model.
+    #[error("the original runs, the other model does not: {0}")]
+    Broken(EngineError),
+    /// The models do not have the same inputs and outputs.
+    #[error("{0}")]
+    Incomparable(String),
+}
+
+/// The values of each sample, by name.
+type Values = Vec<HashMap<String, Tensor>>;
+
+/// Compares two models of which nothing else is known.
+///
+/// # Errors
+/// As [`run`].
+pub fn compare(
+    a: (&[u8], Option<&Path>),
+    b: (&[u8], Option<&Path>),
+    samples: &[Sample],
+    options: &Options,
+) -> Result<EndToEnd, Error> {
+    let subject = Subject {
+        original: a.0,
+        shipped: b.0,
+        exact: None,
+        model_dir: a.1,
+        shipped_dir: b.1,
+    };
+    run(&subject, samples, options)
+}
+
+/// Runs levels 2 and 3 on the caller's rayon pool. All samples must have the same shapes.
+///
+/// # Errors
+/// If the original cannot be run, if the other model cannot, or if their inputs or outputs differ.
+pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<EndToEnd, Error> {
+    let first = samples
+        .first()
+        .ok_or_else(|| Error::Incomparable("no samples to compare the models on".into()))?;
+    same_interface(subject)?;
+    let jumps = bnkit_engine::jumps(subject.original).map_err(Error::Unsupported)?;
+    let common = common_values(subject)?;
+    let fronts = fronts(&jumps, &common);
+    let rounding = rounding(subject, options)?;
+
+    let dims: Vec<(String, Vec<usize>)> = first
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
+        .collect();
+    let (widened, widened_dir) = match subject.exact {
+        Some(exact) => (exact, subject.model_dir),
+        None => (subject.shipped, subject.shipped_dir),
+    };
+    let job = |model, model_dir, precision, perturbation| Job {
+        model,
+        options: LoadOptions {
+            precision,
+            input_dims: &dims,
+            model_dir,
+            extra_outputs: &fronts,
+            perturbation,
+        },
+    };
+    // The slow ones first, so that the last to finish is a short one.
+    let mut jobs = vec![
+        job(subject.original, subject.model_dir, Precision::F64, None),
+        job(widened, widened_dir, Precision::F64, None),
+        job(subject.original, subject.model_dir, Precision::F32, None),
+        job(subject.shipped, subject.shipped_dir, Precision::F32, None),
+    ];
+    if let Some(rounding) = &rounding {
+        jobs.insert(2, job(widened, widened_dir, Precision::F64, Some(rounding)));
+    }
+    let mut results: Vec<Result<Values, EngineError>> =
+        jobs.par_iter().map(|job| job.run(samples)).collect();
+    let rounded = rounding.is_some().then(|| results.remove(2)).transpose();
+    let [original64, exact64, original32, shipped32] =
+        <[_; 4]>::try_from(results).map_err(|_| Error::Incomparable("a run is missing".into()))?;
+    let original64 = original64.map_err(Error::Unsupported)?;
+    let original32 = original32.map_err(Error::Unsupported)?;
+    let exact64 = exact64.map_err(Error::Broken)?;
+    let shipped32 = shipped32.map_err(Error::Broken)?;
+    let rounded64 = rounded.map_err(Error::Broken)?;
+    same_outputs(&original32[0], &shipped32[0])?;
+
+    let runs = judge::Runs {
+        original64: &original64,
+        original32: &original32,
+        exact64: &exact64,
+        rounded64: rounded64.as_ref().unwrap_or(&exact64),
+        shipped32: &shipped32,
+        exact_known: subject.exact.is_some(),
+    };
+    let hidden: HashSet<&String> = jumps.iter().flat_map(|jump| &jump.outputs).collect();
+    let outputs = bnkit_engine::outputs(subject.original).map_err(Error::Unsupported)?;
+    let mut compared: Vec<&String> = outputs
+        .iter()
+        .map(|output| &output.name)
+        .filter(|name| original32[0].contains_key(*name) && !hidden.contains(name))
+        .collect();
+    compared.extend(&fronts);
+    if compared.is_empty() {
+        return Err(Error::Unsupported(EngineError::Unsupported {
+            operator: String::new(),
+            node: String::new(),
+            reason: "every output hangs on an operator that jumps, and no value before it has the same name in both models".into(),
+        }));
+    }
+    let mut double = DoubleReport {
+        max_rel: 0.0,
+        pass: true,
+    };
+    let mut reports = vec![];
+    for name in compared {
+        let (in_double, report) = judge::judge(name, &runs, options)
+            .map_err(|error| Error::Incomparable(format!("output {name:?}: {error}")))?;
+        double.max_rel = double.max_rel.max(in_double.max_rel);
+        double.pass &= in_double.pass;
+        reports.push(report);
+    }
+    Ok(EndToEnd {
+        engine: "tract",
+        samples: samples.len(),
+        pass: double.pass && reports.iter().all(|report| report.pass),
+        double,
+        outputs: reports,
+        jumping: jumps
+            .into_iter()
+            .map(|jump| Jumping::new(jump, &common, &original32, &shipped32))
+            .collect(),
+    })
+}
+
+/// One model to load and run.
+struct Job<'a> {
+    model: &'a [u8],
+    options: LoadOptions<'a>,
+}
+
+impl Job<'_> {
+    fn run(&self, samples: &[Sample]) -> Result<Values, EngineError> {
+        let session = Session::load(self.model, &self.options)?;
+        samples
+            .iter()
+            .map(|sample| Ok(session.run(sample)?.into_iter().collect()))
+            .collect()
+    }
+}
+
+impl Jumping {
+    fn new(jump: Jump, common: &HashSet<String>, original: &Values, shipped: &Values) -> Self {
+        let (compared, uncompared) = jump
+            .inputs
+            .into_iter()
+            .partition(|name| common.contains(name));
+        Self {
+            agreement: judge::agreement(&jump.outputs, original, shipped),
+            node: jump.node,
+            operator: jump.operator,
+            outputs: jump.outputs,
+            compared,
+            uncompared,
+        }
+    }
+}
+
+/// Values that every model involved computes under the same name.
+fn common_values(subject: &Subject) -> Result<HashSet<String>, Error> {
+    let mut common = bnkit_engine::value_names(subject.original).map_err(Error::Unsupported)?;
+    for other in [Some(subject.shipped), subject.exact].into_iter().flatten() {
+        let names = bnkit_engine::value_names(other).map_err(Error::Broken)?;
+        common.retain(|name| names.contains(name));
+    }
+    Ok(common)
+}
+
+/// The values in front of the jumps, each once.
+fn fronts(jumps: &[Jump], common: &HashSet<String>) -> Vec<String> {
+    let mut fronts: Vec<String> = vec![];
+    for name in jumps.iter().flat_map(|jump| &jump.inputs) {
+        if common.contains(name) && !fronts.contains(name) {
+            fronts.push(name.clone());
+        }
+    }
+    fronts
+}
+
+/// What storing the changed constants did to them; `None` if no constant changed.
+fn rounding(subject: &Subject, options: &Options) -> Result<Option<Perturbation>, Error> {
+    if let Some(exact) = subject.exact {
+        let types = |model| -> Result<HashMap<String, DType>, Error> {
+            let types = bnkit_engine::constant_types(model).map_err(Error::Broken)?;
+            Ok(types.into_iter().collect())
+        };
+        let (original, shipped) = (types(subject.original)?, types(subject.shipped)?);
+        let stored: HashMap<String, DType> = types(exact)?
+            .into_iter()
+            .filter(|(name, dtype)| *dtype == DType::F64 && original.get(name) != Some(&DType::F64))
+            .map(|(name, _)| {
+                let dtype = shipped.get(&name).copied().unwrap_or(DType::F32);
+                (name, dtype)
+            })
+            .collect();
+        return Ok((!stored.is_empty()).then_some(Perturbation::Round(stored)));
+    }
+    let read = |model, dir| {
+        let floats = |_: &str, dtype: DType| dtype.is_float();
+        bnkit_engine::constants(model, dir, &floats)
+    };
+    let before: HashMap<String, Tensor> = read(subject.original, subject.model_dir)
+        .map_err(Error::Unsupported)?
+        .into_iter()
+        .collect();
+    let tensors: HashSet<String> = read(subject.shipped, subject.shipped_dir)
+        .map_err(Error::Broken)?
+        .into_iter()
+        .filter(|(name, tensor)| before.get(name) != Some(tensor))
+        .map(|(name, _)| name)
+        .collect();
+    let seed = options.seed;
+    Ok((!tensors.is_empty()).then_some(Perturbation::Jitter { tensors, seed }))
+}
+
+fn same_interface(subject: &Subject) -> Result<(), Error> {
+    let describe = |model| -> Result<Vec<String>, EngineError> {
+        let mut inputs: Vec<String> = bnkit_engine::inputs(model)?
+            .into_iter()
+            .map(|input| format!("{:?} ({})", input.name, input.dtype))
+            .collect();
+        inputs.sort();
+        Ok(inputs)
+    };
+    let original = describe(subject.original).map_err(Error::Unsupported)?;
+    let shipped = describe(subject.shipped).map_err(Error::Broken)?;
+    if original == shipped {
+        return Ok(());
+    }
+    Err(Error::Incomparable(format!(
+        "the models have different inputs: {} and {}",
+        original.join(", "),
+        shipped.join(", ")
+    )))
+}
+
+fn same_outputs(
+    original: &HashMap<String, Tensor>,
+    shipped: &HashMap<String, Tensor>,
+) -> Result<(), Error> {
+    let names = |values: &HashMap<String, Tensor>| {
+        let mut names: Vec<String> = values.keys().cloned().collect();
+        names.sort();
+        names
+    };
+    let (a, b) = (names(original), names(shipped));
+    if a != b {
+        return Err(Error::Incomparable(format!(
+            "the models have different outputs: {a:?} and {b:?}"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! When a difference is rounding, and when it is a fault.
+//!
+//! For each output, o32 and o64 are the original's results in f32 and f64, e64 those of the exact constants in f64, r64 those of the
+//! exact constants rounded to their stored types, and s32 those of the shipped model. All norms are max |Δ| over all samples.
+//!
+//! * **Level 2**: |o64 − e64| ≤ 1e-9 of the output's range.
+//! * **Level 3**: the noise floor is the largest of
+//!   |o32 − o64|, what f32 arithmetic costs the original;
+//!   |r64 − e64|, what storing the new constants costs, without which no fp16 model would pass;
+//!   and two units in the last place of the range, because an original that happens to be exact must not set a floor of zero.
+//!   The shipped model passes if |s32 − o32| ≤ factor · floor, **or** if |s32 − o64| is: where the original's own f32 arithmetic
+//!   cancels, the folded model may be the better one, and being nearer to the truth is no fault.
+//!
+//! The floor never contains the shipped model's own result: a wrong constant cannot excuse itself. It may be large where o32 is bad;
+//! what a coarse level 3 lets through there, level 2 does not. Where o32 overflows, level 3 can say nothing, and level 2 decides.
+//!
+//! Without exact constants (two models of unknown descent), e64 is the shipped model in f64, and r64 the same with every constant that
+//! the original does not have moved by half a unit in the last place of its stored type. Level 2 then allows factor · |r64 − e64|.
+
+use bnkit_model::Result;
+use serde::Serialize;
+
+use super::{Options, Values};
+use crate::verify::metrics::{Comparison, Metrics, relative};
+
+/// The relative difference that level 2 allows.
+const DOUBLE_LIMIT: f64 = 1e-9;
+/// The least noise floor, in units in the last place of the output's range.
+const LEAST_ULPS: f64 = 2.0;
+
+/// The outcome of level 2.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct DoubleReport {
+    /// The largest difference, relative to the output's range.
+    pub max_rel: f64,
+    /// Whether it is small enough.
+    pub pass: bool,
+}
+
+/// The outcome of level 3 for one output.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OutputReport {
+    /// The output, or the value in front of an operator that jumps.
+    pub name: String,
+    /// How far the shipped model is from the original, both as they are shipped.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+    /// What rounding explains.
+    pub noise_floor: f64,
+    /// What is accepted.
+    pub tolerance: f64,
+    /// Whether the difference is accepted.
+    pub pass: bool,
+}
+
+/// All results, sample by sample.
+pub(super) struct Runs<'a> {
+    pub(super) original64: &'a Values,
+    pub(super) original32: &'a Values,
+    pub(super) exact64: &'a Values,
+    pub(super) rounded64: &'a Values,
+    pub(super) shipped32: &'a Values,
+    /// Whether `exact64` is of constants before rounding.
+    pub(super) exact_known: bool,
+}
+
+/// Levels 2 and 3 for one value.
+pub(super) fn judge(
+    name: &str,
+    runs: &Runs,
+    options: &Options,
+) -> Result<(DoubleReport, OutputReport)> {
+    let truth = runs.original64;
+    let logic = distance(name, truth, runs.exact64)?;
+    let range = logic.range();
+    let storing = distance(name, runs.exact64, runs.rounded64)?.max_abs();
+    let arithmetic = distance(name, truth, runs.original32)?.max_abs();
+    let found = distance(name, runs.original32, runs.shipped32)?;
+    let from_truth = distance(name, truth, runs.shipped32)?.max_abs();
+
+    let logic = logic.max_abs();
+    let allowed = if runs.exact_known {
+        0.0
+    } else {
+        options.tolerance_factor * storing
+    };
+    let double = DoubleReport {
+        max_rel: relative(logic, range),
+        pass: logic <= allowed.max(DOUBLE_LIMIT * range),
+    };
+    let noise_floor = arithmetic.max(storing).max(least(name, runs) * range);
+    let explicit = options.atol.is_some() || options.rtol.is_some();
+    let tolerance = if explicit {
+        options.atol.unwrap_or(0.0) + options.rtol.unwrap_or(0.0) * range
+    } else {
+        options.tolerance_factor * noise_floor
+    };
+    let pass = if tolerance.is_finite() {
+        found.max_abs() <= tolerance || from_truth <= tolerance
+    } else {
+        double.pass
+    };
+    let report = OutputReport {
+        name: name.to_owned(),
+        metrics: found.metrics(),
+        noise_floor,
+        tolerance,
+        pass,
+    };
+    Ok((double, report))
+}
+
+/// The least noise floor, relative to the range; integers and bools have none.
+fn least(name: &str, runs: &Runs) -> f64 {
+    let dtype = runs
+        .original32
+        .first()
+        .and_then(|values| Some(values.get(name)?.dtype()));
+    match dtype {
+        Some(bnkit_model::DType::F64) => LEAST_ULPS * f64::EPSILON,
+        Some(dtype) if dtype.is_float() => LEAST_ULPS * f64::from(f32::EPSILON),
+        _ => 0.0,
+    }
+}
+
+fn distance(name: &str, reference: &Values, found: &Values) -> Result<Comparison> {
+    let mut comparison = Comparison::default();
+    for (reference, found) in reference.iter().zip(found) {
+        let missing = || bnkit_model::Error::invalid("one of the models does not have it");
+        let reference = reference.get(name).ok_or_else(missing)?;
+        let found = found.get(name).ok_or_else(missing)?;
+        if reference.dims() != found.dims() {
+            return Err(bnkit_model::Error::invalid(format!(
+                "its shape is {:?} in one model and {:?} in the other",
+                reference.dims(),
+                found.dims()
+            )));
+        }
+        comparison.add(reference, found)?;
+    }
+    Ok(comparison)
+}
+
+/// The share of equal elements, over these outputs and all samples; `None` if shapes differ.
+pub(super) fn agreement(names: &[String], a: &Values, b: &Values) -> Option<f64> {
+    let (mut equal, mut all) = (0usize, 0usize);
+    for (a, b) in a.iter().zip(b) {
+        for name in names {
+            let (a, b) = (a.get(name)?, b.get(name)?);
+            if a.dims() != b.dims() {
+                return None;
+            }
+            let (a, b) = (a.to_f64().ok()?, b.to_f64().ok()?);
+            all += a.len();
+            equal += a.iter().zip(&b).filter(|(a, b)| a == b).count();
+        }
+    }
+    (all > 0).then(|| equal as f64 / all as f64)
+}

@@ -1,0 +1,438 @@
+//! Tiny models: a right fold passes, wrong ones do not, and neither does rounding count as wrong.
+
+use prost::Message;
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
+    tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value as DimValue, type_proto,
+};
+
+use super::*;
+use crate::verify::inputs;
+
+const CHANNELS: usize = 3;
+
+fn node(op_type: &str, input: &[&str], output: &str) -> NodeProto {
+    NodeProto {
+        op_type: op_type.into(),
+        name: format!("{op_type}-{output}"),
+        input: input.iter().map(|name| (*name).to_owned()).collect(),
+        output: vec![output.into()],
+        ..Default::default()
+    }
+}
+
+fn tensor(name: &str, dims: &[i64], dtype: DType, values: &[f64]) -> TensorProto {
+    let mut raw_data = vec![];
+    bnkit_model::tensor::encode_f64(dtype, values, &mut raw_data).unwrap();
+    TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: dtype.to_onnx(),
+        raw_data,
+        ..Default::default()
+    }
+}
+
+fn value(name: &str, dims: &[i64], dtype: DType) -> ValueInfoProto {
+    let dim = dims
+        .iter()
+        .map(|&size| Dimension {
+            value: Some(DimValue::DimValue(size)),
+            ..Default::default()
+        })
+        .collect();
+    ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(type_proto::Tensor {
+                elem_type: dtype.to_onnx(),
+                shape: Some(TensorShapeProto { dim }),
+            })),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn model(nodes: Vec<NodeProto>, constants: Vec<TensorProto>, dtype: DType) -> Vec<u8> {
+    let output = nodes.last().unwrap().output[0].clone();
+    ModelProto {
+        ir_version: 8,
+        opset_import: vec![OperatorSetIdProto {
+            version: 17,
+            ..Default::default()
+        }],
+        graph: Some(GraphProto {
+            name: "g".into(),
+            node: nodes,
+            initializer: constants,
+            input: vec![value("x", &[1, CHANNELS as i64, 6, 6], dtype)],
+            output: vec![value(&output, &[], DType::F32)],
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+    .encode_to_vec()
+}
+
+/// A Conv (3 → 3, 3×3) with a BatchNorm behind it, and the same folded by hand.
+struct Case {
+    dtype: DType,
+    weight: Vec<f64>,
+    gamma: Vec<f64>,
+    beta: Vec<f64>,
+    mean: Vec<f64>,
+    var: Vec<f64>,
+    /// What follows on the BatchNorm's output `y`.
+    tail: Vec<NodeProto>,
+}
+
+const EPSILON: f32 = 1e-5;
+
+impl Case {
+    fn new(dtype: DType) -> Self {
+        let round = |values: Vec<f64>| {
+            values
+                .into_iter()
+                .map(|x| dtype.round(x))
+                .collect::<Vec<f64>>()
+        };
+        Self {
+            dtype,
+            weight: round(
+                (0..CHANNELS * CHANNELS * 9)
+                    .map(|i| ((i * 37 % 101) as f64 / 101.0 - 0.5) / 3.0)
+                    .collect(),
+            ),
+            gamma: round(vec![1.3, 0.7, -0.4]),
+            beta: round(vec![0.1, -0.2, 0.3]),
+            mean: round(vec![0.05, -0.03, 0.02]),
+            var: round(vec![0.9, 0.4, 1.7]),
+            tail: vec![],
+        }
+    }
+
+    fn original(&self) -> Vec<u8> {
+        let mut batch_norm = node(
+            "BatchNormalization",
+            &["c", "gamma", "beta", "mean", "var"],
+            "y",
+        );
+        batch_norm.attribute.push(AttributeProto {
+            name: "epsilon".into(),
+            r#type: AttributeType::Float as i32,
+            f: EPSILON,
+            ..Default::default()
+        });
+        let mut nodes = vec![node("Conv", &["x", "w"], "c"), batch_norm];
+        nodes.extend(self.tail.clone());
+        let vector = |name, values| tensor(name, &[CHANNELS as i64], self.dtype, values);
+        model(
+            nodes,
+            vec![
+                tensor("w", &[3, 3, 3, 3], self.dtype, &self.weight),
+                vector("gamma", &self.gamma),
+                vector("beta", &self.beta),
+                vector("mean", &self.mean),
+                vector("var", &self.var),
+            ],
+            self.dtype,
+        )
+    }
+
+    /// The folded constants, which `fault` may spoil.
+    fn folded(&self, stored: DType, fault: impl Fn(&mut Vec<f64>, &mut Vec<f64>)) -> Vec<u8> {
+        let scale: Vec<f64> = (0..CHANNELS)
+            .map(|c| self.gamma[c] / (self.var[c] + f64::from(EPSILON)).sqrt())
+            .collect();
+        let mut weight: Vec<f64> = self
+            .weight
+            .iter()
+            .enumerate()
+            .map(|(i, w)| w * scale[i / 27])
+            .collect();
+        let mut bias: Vec<f64> = (0..CHANNELS)
+            .map(|c| self.beta[c] - self.mean[c] * scale[c])
+            .collect();
+        fault(&mut weight, &mut bias);
+        let mut nodes = vec![node("Conv", &["x", "w2", "b2"], "y")];
+        nodes.extend(self.tail.clone());
+        let constants = vec![
+            tensor("w2", &[3, 3, 3, 3], stored, &weight),
+            tensor("b2", &[3], stored, &bias),
+        ];
+        model(nodes, constants, self.dtype)
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let specs = bnkit_engine::inputs(&self.original()).unwrap();
+        inputs::generate(&specs, &[], 3, 1, &mut |_| Ok(())).unwrap()
+    }
+
+    fn verify(&self, fault: impl Fn(&mut Vec<f64>, &mut Vec<f64>)) -> EndToEnd {
+        self.verify_with(
+            &self.folded(self.dtype, &fault),
+            Some(&self.folded(DType::F64, &fault)),
+        )
+    }
+
+    fn verify_with(&self, shipped: &[u8], exact: Option<&[u8]>) -> EndToEnd {
+        let subject = Subject {
+            original: &self.original(),
+            shipped,
+            exact,
+            model_dir: None,
+            shipped_dir: None,
+        };
+        run(&subject, &self.samples(), &Options::default()).unwrap()
+    }
+}
+
+fn right(_: &mut Vec<f64>, _: &mut Vec<f64>) {}
+
+#[test]
+fn a_right_fold_passes_in_every_type() {
+    for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+        let result = Case::new(dtype).verify(right);
+        assert!(result.pass, "{dtype}: {result:#?}");
+        assert!(result.double.max_rel < 1e-13, "{dtype}: {result:#?}");
+        assert_eq!(result.samples, 3);
+        assert_eq!(result.outputs[0].name, "y");
+        assert!(result.outputs[0].noise_floor > 0.0);
+    }
+}
+
+#[test]
+fn wrong_folds_fail_on_both_levels() {
+    type Fault = fn(&mut Vec<f64>, &mut Vec<f64>);
+    let faults: [(&str, Fault); 4] = [
+        ("the mean dropped", |_, bias| {
+            bias.copy_from_slice(&[0.1, -0.2, 0.3])
+        }),
+        ("beta doubled", |_, bias| bias[0] += 0.1),
+        ("channels swapped", |weight, _| weight.rotate_left(27)),
+        ("the scale on the wrong axis", |weight, _| {
+            weight[1] *= 1.001
+        }),
+    ];
+    for (name, fault) in faults {
+        let result = Case::new(DType::F32).verify(fault);
+        assert!(!result.double.pass, "{name}: {result:#?}");
+        assert!(!result.outputs[0].pass, "{name}: {result:#?}");
+        assert!(!result.pass);
+    }
+}
+
+#[test]
+fn a_constant_stored_wrongly_fails_though_the_exact_one_is_right() {
+    let case = Case::new(DType::F32);
+    let shipped = case.folded(DType::F32, |_, bias| bias[1] += 1e-3);
+    let result = case.verify_with(&shipped, Some(&case.folded(DType::F64, right)));
+    assert!(result.double.pass);
+    assert!(!result.outputs[0].pass && !result.pass, "{result:#?}");
+}
+
+#[test]
+fn without_exact_constants_rounding_is_told_from_faults() {
+    for dtype in [DType::F32, DType::F16] {
+        let case = Case::new(dtype);
+        let result = case.verify_with(&case.folded(dtype, right), None);
+        assert!(result.pass, "{dtype}: {result:#?}");
+        let wrong = case.folded(dtype, |_, bias| bias[1] += 0.05);
+        let result = case.verify_with(&wrong, None);
+        assert!(
+            !result.double.pass && !result.outputs[0].pass,
+            "{dtype}: {result:#?}"
+        );
+    }
+}
+
+#[test]
+fn identical_models_pass() {
+    let case = Case::new(DType::F32);
+    let original = case.original();
+    let result = compare(
+        (&original, None),
+        (&original, None),
+        &case.samples(),
+        &Options::default(),
+    )
+    .unwrap();
+    assert!(result.pass);
+    assert_eq!(result.double.max_rel, 0.0);
+    assert_eq!(result.outputs[0].metrics.max_abs, 0.0);
+}
+
+#[test]
+fn where_the_original_cancels_the_better_model_passes() {
+    // A mean a million times the deviation: x·w − μ loses most digits in f32.
+    let mut case = Case::new(DType::F32);
+    case.weight = vec![0.0; CHANNELS * CHANNELS * 9];
+    for c in 0..CHANNELS {
+        case.weight[(c * CHANNELS + c) * 9 + 4] = 1.0;
+    }
+    case.mean = vec![1e5; 3];
+    case.var = vec![DType::F32.round(1e-4); 3];
+    let samples: Vec<Sample> = case
+        .samples()
+        .into_iter()
+        .map(|sample| {
+            let (name, tensor) = &sample[0];
+            let values: Vec<f64> = tensor
+                .to_f64()
+                .unwrap()
+                .iter()
+                .map(|x| 1e5 + x * 0.1)
+                .collect();
+            vec![(
+                name.clone(),
+                Tensor::from_f64(DType::F32, tensor.dims().to_vec(), &values).unwrap(),
+            )]
+        })
+        .collect();
+    let (shipped, exact) = (
+        case.folded(DType::F32, right),
+        case.folded(DType::F64, right),
+    );
+    let subject = Subject {
+        original: &case.original(),
+        shipped: &shipped,
+        exact: Some(&exact),
+        model_dir: None,
+        shipped_dir: None,
+    };
+    let result = run(&subject, &samples, &Options::default()).unwrap();
+    assert!(result.pass, "{result:#?}");
+}
+
+#[test]
+fn an_explicit_tolerance_replaces_the_derived_one() {
+    let case = Case::new(DType::F32);
+    let subject = Subject {
+        original: &case.original(),
+        shipped: &case.folded(DType::F32, |_, bias| bias[0] += 0.01),
+        exact: None,
+        model_dir: None,
+        shipped_dir: None,
+    };
+    let judge =
+        |options: Options| run(&subject, &case.samples(), &options).unwrap().outputs[0].pass;
+    assert!(!judge(Options::default()));
+    assert!(judge(Options {
+        atol: Some(0.02),
+        ..Options::default()
+    }));
+    assert!(!judge(Options {
+        atol: Some(0.005),
+        ..Options::default()
+    }));
+    assert!(judge(Options {
+        rtol: Some(0.1),
+        ..Options::default()
+    }));
+}
+
+#[test]
+fn an_output_behind_a_jump_is_compared_in_front_of_it() {
+    let mut case = Case::new(DType::F32);
+    let mut argmax = node("ArgMax", &["y"], "label");
+    argmax.attribute.push(AttributeProto {
+        name: "axis".into(),
+        r#type: AttributeType::Int as i32,
+        i: 1,
+        ..Default::default()
+    });
+    case.tail = vec![argmax];
+    let result = case.verify(right);
+    assert!(result.pass, "{result:#?}");
+    assert_eq!(result.outputs.len(), 1);
+    assert_eq!(result.outputs[0].name, "y");
+    assert_eq!(result.jumping[0].operator, "ArgMax");
+    assert_eq!(result.jumping[0].outputs, ["label"]);
+    assert_eq!(result.jumping[0].compared, ["y"]);
+    assert_eq!(result.jumping[0].agreement, Some(1.0));
+    assert!(!case.verify(|_, bias| bias[0] += 0.1).pass);
+}
+
+#[test]
+fn different_inputs_and_outputs_are_an_error_that_names_them() {
+    let case = Case::new(DType::F32);
+    let mut other = ModelProto::decode(case.original().as_slice()).unwrap();
+    let graph = other.graph.as_mut().unwrap();
+    graph.input[0].name = "image".into();
+    graph.node[0].input[0] = "image".into();
+    let renamed = other.encode_to_vec();
+    let original = case.original();
+    let error = compare(
+        (&original, None),
+        (&renamed, None),
+        &case.samples(),
+        &Options::default(),
+    );
+    let text = error.unwrap_err().to_string();
+    assert!(
+        text.contains("\"x\" (float32)") && text.contains("\"image\""),
+        "{text}"
+    );
+
+    let mut other = ModelProto::decode(case.original().as_slice()).unwrap();
+    let graph = other.graph.as_mut().unwrap();
+    graph.node[1].output[0] = "z".into();
+    graph.output[0].name = "z".into();
+    let renamed = other.encode_to_vec();
+    let error = compare(
+        (&original, None),
+        (&renamed, None),
+        &case.samples(),
+        &Options::default(),
+    );
+    assert!(error.unwrap_err().to_string().contains("different outputs"));
+}
+
+#[test]
+fn a_model_that_cannot_run_is_no_verdict_but_a_broken_fold_is() {
+    let mut case = Case::new(DType::F32);
+    let good = case.folded(DType::F32, right);
+    let broken = model(
+        vec![node("Conv", &["x", "w2"], "y")],
+        vec![tensor("w2", &[3, 2, 3, 3], DType::F32, &[0.0; 54])],
+        DType::F32,
+    );
+    let original = case.original();
+    let samples = case.samples();
+    let error = compare(
+        (&original, None),
+        (&broken, None),
+        &samples,
+        &Options::default(),
+    );
+    assert!(matches!(error, Err(Error::Broken(_))));
+    case.tail = vec![node("NoSuchOperator", &["y"], "z")];
+    let error = compare(
+        (&case.original(), None),
+        (&good, None),
+        &samples,
+        &Options::default(),
+    );
+    assert!(matches!(error, Err(Error::Unsupported(_))), "{error:?}");
+}
+
+#[test]
+fn the_report_has_the_fields_of_the_contract() {
+    let report = serde_json::to_value(Case::new(DType::F32).verify(right)).unwrap();
+    assert_eq!(report["engine"], "tract");
+    assert!(report["f64"]["max_rel"].is_number());
+    for field in [
+        "name",
+        "max_abs",
+        "max_rel",
+        "rms",
+        "snr_db",
+        "argmax_agreement",
+        "noise_floor",
+        "tolerance",
+    ] {
+        assert!(!report["outputs"][0][field].is_null(), "{field}: {report}");
+    }
+}
