@@ -12,6 +12,7 @@
 pub mod algebra;
 pub mod end_to_end;
 pub mod inputs;
+pub mod local;
 pub mod metrics;
 #[cfg(test)]
 mod nets;

@@ -1,0 +1,197 @@
+//! Which nodes a neighbourhood has: those of its routes and what computes shapes for them, in the original; what leads
+//! from the same inputs to the same outputs, in the folded model.
+
+use std::collections::{HashMap, HashSet};
+
+use bnkit_model::DType;
+use bnkit_model::onnx::{Constants, Model, NodeId, ScopeKind, Types, Use, ValueId};
+
+use super::Pair;
+use crate::route::Route;
+
+/// A neighbourhood with more nodes than this is most of a network.
+const MAX_NODES: usize = 4096;
+
+/// A neighbourhood in both models.
+#[derive(Debug)]
+pub(super) struct Cut {
+    /// Nodes of the original.
+    pub(super) original: HashSet<NodeId>,
+    /// Nodes of the folded model.
+    pub(super) folded: HashSet<NodeId>,
+    /// Values that come from outside, the same in both.
+    pub(super) inputs: Vec<ValueId>,
+    /// Values that are read outside: in the original, and in the folded model.
+    pub(super) outputs: Vec<(ValueId, ValueId)>,
+}
+
+/// Routes that share nodes, by their indices, with all their nodes.
+pub(super) fn groups(routes: &[Route]) -> Vec<(Vec<usize>, Vec<NodeId>)> {
+    // Each node leads to the group that first named it, each group to the one that it became a part of.
+    let mut group_of: HashMap<NodeId, usize> = HashMap::new();
+    let mut parent: Vec<usize> = (0..routes.len()).collect();
+    let root = |parent: &[usize], mut group: usize| {
+        while parent[group] != group {
+            group = parent[group];
+        }
+        group
+    };
+    let nodes = |route: &Route| -> Vec<NodeId> {
+        let absorbed = route.absorbed.iter().map(|absorbed| absorbed.node);
+        let along = route.via.iter().copied();
+        std::iter::once(route.site).chain(along).chain(absorbed).collect()
+    };
+    for (index, route) in routes.iter().enumerate() {
+        for node in nodes(route) {
+            let other = *group_of.entry(node).or_insert(index);
+            let (a, b) = (root(&parent, index), root(&parent, other));
+            parent[a.max(b)] = a.min(b);
+        }
+    }
+    let mut groups: Vec<(Vec<usize>, Vec<NodeId>)> = vec![Default::default(); routes.len()];
+    for (index, route) in routes.iter().enumerate() {
+        let group = &mut groups[root(&parent, index)];
+        group.0.push(index);
+        group.1.extend(nodes(route));
+    }
+    groups.retain(|(routes, _)| !routes.is_empty());
+    for (_, nodes) in &mut groups {
+        nodes.sort_unstable();
+        nodes.dedup();
+    }
+    groups
+}
+
+impl Cut {
+    pub(super) fn new(pair: &Pair<'_>, nodes: &[NodeId]) -> Result<Self, String> {
+        let model = pair.original;
+        let Some(scope) = nodes.first().map(|&node| model.node(node).scope) else {
+            return Err("it has no nodes".to_owned());
+        };
+        if nodes.iter().any(|&node| model.node(node).scope != scope) {
+            return Err("it reaches into a body".to_owned());
+        }
+        if matches!(model.scope(scope).kind, ScopeKind::Function { .. }) {
+            return Err("it is in a local function".to_owned());
+        }
+        let core: HashSet<NodeId> = nodes.iter().copied().collect();
+        let (original, inputs) = close(model, &pair.original_types, core.clone())?;
+        let outputs = outputs(pair, &core)?;
+        let after = outputs.iter().map(|&(_, after)| after);
+        let folded = slice(pair.folded, &pair.folded_types, after.collect(), &inputs)?;
+        Ok(Self { original, folded, inputs, outputs })
+    }
+}
+
+/// `nodes` with what computes their shapes and indices, and the values that they read from outside.
+fn close(
+    model: &Model,
+    types: &Types,
+    mut nodes: HashSet<NodeId>,
+) -> Result<(HashSet<NodeId>, Vec<ValueId>), String> {
+    let constants = Constants::new(model, types, true);
+    let mut open: Vec<NodeId> = nodes.iter().copied().collect();
+    open.sort_unstable();
+    let mut inputs = Vec::new();
+    while let Some(id) = open.pop() {
+        for &value in model.node(id).inputs.iter().flatten() {
+            let producer = model.producer(value).map(|(node, _)| node);
+            let is_inside = producer.is_some_and(|node| nodes.contains(&node));
+            if is_inside || inputs.contains(&value) || constants.is_constant(value) {
+                continue;
+            }
+            match (producer, types.dtype(value)) {
+                (_, None) | (_, Some(DType::F16 | DType::BF16 | DType::F32 | DType::F64)) => {
+                    inputs.push(value);
+                }
+                (Some(node), _) if nodes.len() < MAX_NODES => {
+                    nodes.insert(node);
+                    open.push(node);
+                }
+                (_, Some(dtype)) => {
+                    let name = &model.value(value).name;
+                    return Err(format!("it depends on \"{name}\", an input of type {dtype}"));
+                }
+            }
+        }
+    }
+    // What came from outside first may turn out to be computed inside.
+    let inside = |value: &ValueId| {
+        model.producer(*value).is_some_and(|(node, _)| nodes.contains(&node))
+    };
+    inputs.retain(|value| !inside(value));
+    inputs.sort_unstable();
+    Ok((nodes, inputs))
+}
+
+/// What `nodes` compute for others, and what these others read in the folded model.
+fn outputs(pair: &Pair<'_>, nodes: &HashSet<NodeId>) -> Result<Vec<(ValueId, ValueId)>, String> {
+    let (original, folded) = (pair.original, pair.folded);
+    let mut found = Vec::new();
+    let mut sorted: Vec<&NodeId> = nodes.iter().collect();
+    sorted.sort_unstable();
+    for &value in sorted.into_iter().flat_map(|&id| original.node(id).outputs.iter().flatten()) {
+        let content = original.value(value);
+        let mut read = false;
+        let mut successor = None;
+        for user in &content.uses {
+            match *user {
+                Use::Node(id, _) if nodes.contains(&id) => {}
+                Use::Node(id, slot) => {
+                    read = true;
+                    let now = folded.node(id);
+                    successor = successor.or(now.input(slot).filter(|_| now.alive));
+                }
+                Use::Output(scope, slot) => {
+                    read = true;
+                    // Outputs of training mode may be gone, and others have moved up.
+                    let name = &content.name;
+                    let outputs = &folded.scope(scope).outputs;
+                    let named = outputs.iter().find(|&&other| folded.value(other).name == *name);
+                    successor = successor.or(named.or(outputs.get(slot)).copied());
+                }
+                Use::Annotation(_) => {}
+            }
+        }
+        match (read, successor) {
+            (false, _) => {}
+            (true, Some(successor)) => found.push((value, successor)),
+            (true, None) => {
+                let name = &content.name;
+                return Err(format!("nobody reads \"{name}\" any more in the folded model"));
+            }
+        }
+    }
+    match found.is_empty() {
+        true => Err("nobody reads its results".to_owned()),
+        false => Ok(found),
+    }
+}
+
+/// The nodes that compute `wanted` from `inputs` and constants.
+fn slice(
+    model: &Model,
+    types: &Types,
+    wanted: Vec<ValueId>,
+    inputs: &[ValueId],
+) -> Result<HashSet<NodeId>, String> {
+    let constants = Constants::new(model, types, true);
+    let mut nodes = HashSet::new();
+    let mut open = wanted;
+    while let Some(value) = open.pop() {
+        if inputs.contains(&value) || constants.is_constant(value) {
+            continue;
+        }
+        let name = &model.value(value).name;
+        let Some((node, _)) = model.producer(value) else {
+            return Err(format!("the folded model reads \"{name}\", the original does not"));
+        };
+        if nodes.len() > MAX_NODES {
+            return Err("it is too large".to_owned());
+        }
+        if nodes.insert(node) {
+            open.extend(model.node(node).inputs.iter().flatten());
+        }
+    }
+    Ok(nodes)
+}
