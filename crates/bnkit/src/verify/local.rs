@@ -104,7 +104,9 @@ impl Neighbourhood<'_> {
         let dims = size::dims(&self.pair, &cut)?;
         let inputs: Vec<(ValueId, Vec<usize>)> = cut.inputs.iter().copied().zip(dims).collect();
         let name = |value: ValueId| write::name(self.pair.original, value);
-        let inputs_by_name = inputs.iter().map(|(value, dims)| (name(*value), dims.clone()));
+        let inputs_by_name = inputs
+            .iter()
+            .map(|(value, dims)| (name(*value), dims.clone()));
         let (before, after): (Vec<_>, Vec<_>) = cut.outputs.iter().copied().unzip();
         let original = (self.pair.original, &self.pair.original_types);
         let folded = (self.pair.folded, &self.pair.folded_types);

@@ -39,7 +39,10 @@ pub(super) fn groups(routes: &[Route]) -> Vec<(Vec<usize>, Vec<NodeId>)> {
     let nodes = |route: &Route| -> Vec<NodeId> {
         let absorbed = route.absorbed.iter().map(|absorbed| absorbed.node);
         let along = route.via.iter().copied();
-        std::iter::once(route.site).chain(along).chain(absorbed).collect()
+        std::iter::once(route.site)
+            .chain(along)
+            .chain(absorbed)
+            .collect()
     };
     for (index, route) in routes.iter().enumerate() {
         for node in nodes(route) {
@@ -79,7 +82,12 @@ impl Cut {
         let outputs = outputs(pair, &core)?;
         let after = outputs.iter().map(|&(_, after)| after);
         let folded = slice(pair.folded, &pair.folded_types, after.collect(), &inputs)?;
-        Ok(Self { original, folded, inputs, outputs })
+        Ok(Self {
+            original,
+            folded,
+            inputs,
+            outputs,
+        })
     }
 }
 
@@ -110,14 +118,18 @@ fn close(
                 }
                 (_, Some(dtype)) => {
                     let name = &model.value(value).name;
-                    return Err(format!("it depends on \"{name}\", an input of type {dtype}"));
+                    return Err(format!(
+                        "it depends on \"{name}\", an input of type {dtype}"
+                    ));
                 }
             }
         }
     }
     // What came from outside first may turn out to be computed inside.
     let inside = |value: &ValueId| {
-        model.producer(*value).is_some_and(|(node, _)| nodes.contains(&node))
+        model
+            .producer(*value)
+            .is_some_and(|(node, _)| nodes.contains(&node))
     };
     inputs.retain(|value| !inside(value));
     inputs.sort_unstable();
@@ -130,7 +142,10 @@ fn outputs(pair: &Pair<'_>, nodes: &HashSet<NodeId>) -> Result<Vec<(ValueId, Val
     let mut found = Vec::new();
     let mut sorted: Vec<&NodeId> = nodes.iter().collect();
     sorted.sort_unstable();
-    for &value in sorted.into_iter().flat_map(|&id| original.node(id).outputs.iter().flatten()) {
+    for &value in sorted
+        .into_iter()
+        .flat_map(|&id| original.node(id).outputs.iter().flatten())
+    {
         let content = original.value(value);
         let mut read = false;
         let mut successor = None;
@@ -147,7 +162,9 @@ fn outputs(pair: &Pair<'_>, nodes: &HashSet<NodeId>) -> Result<Vec<(ValueId, Val
                     // Outputs of training mode may be gone, and others have moved up.
                     let name = &content.name;
                     let outputs = &folded.scope(scope).outputs;
-                    let named = outputs.iter().find(|&&other| folded.value(other).name == *name);
+                    let named = outputs
+                        .iter()
+                        .find(|&&other| folded.value(other).name == *name);
                     successor = successor.or(named.or(outputs.get(slot)).copied());
                 }
                 Use::Annotation(_) => {}
@@ -158,7 +175,9 @@ fn outputs(pair: &Pair<'_>, nodes: &HashSet<NodeId>) -> Result<Vec<(ValueId, Val
             (true, Some(successor)) => found.push((value, successor)),
             (true, None) => {
                 let name = &content.name;
-                return Err(format!("nobody reads \"{name}\" any more in the folded model"));
+                return Err(format!(
+                    "nobody reads \"{name}\" any more in the folded model"
+                ));
             }
         }
     }
@@ -184,7 +203,9 @@ fn slice(
         }
         let name = &model.value(value).name;
         let Some((node, _)) = model.producer(value) else {
-            return Err(format!("the folded model reads \"{name}\", the original does not"));
+            return Err(format!(
+                "the folded model reads \"{name}\", the original does not"
+            ));
         };
         if nodes.len() > MAX_NODES {
             return Err("it is too large".to_owned());

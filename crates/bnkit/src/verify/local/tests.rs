@@ -25,8 +25,13 @@ fn compare(original: &[u8], folded: &[u8]) -> Result<f64, String> {
             let dims: Vec<usize> = dims.collect();
             let count = dims.iter().product::<usize>();
             // Something like noise, on both sides of 0.
-            let values: Vec<f64> = (0..count).map(|i| ((i * i) as f64 * 0.7 + 1.0).sin()).collect();
-            inputs.push((spec.name, Tensor::from_f64(DType::F64, dims, &values).unwrap()));
+            let values: Vec<f64> = (0..count)
+                .map(|i| ((i * i) as f64 * 0.7 + 1.0).sin())
+                .collect();
+            inputs.push((
+                spec.name,
+                Tensor::from_f64(DType::F64, dims, &values).unwrap(),
+            ));
         }
         let options = LoadOptions {
             precision: Precision::F64,
@@ -35,7 +40,10 @@ fn compare(original: &[u8], folded: &[u8]) -> Result<f64, String> {
             extra_outputs: &[],
             perturbation: None,
         };
-        Session::load(model, &options).map_err(say)?.run(&inputs).map_err(say)
+        Session::load(model, &options)
+            .map_err(say)?
+            .run(&inputs)
+            .map_err(say)
     };
     let (a, b) = (run(original)?, run(folded)?);
     assert_eq!(a.len(), b.len());
@@ -43,17 +51,25 @@ fn compare(original: &[u8], folded: &[u8]) -> Result<f64, String> {
     for ((_, a), (_, b)) in a.iter().zip(&b) {
         assert_eq!(a.dims(), b.dims());
         let (a, b) = (a.to_f64().unwrap(), b.to_f64().unwrap());
-        let range = a.iter().fold(f64::MIN_POSITIVE, |range, x| range.max(x.abs()));
+        let range = a
+            .iter()
+            .fold(f64::MIN_POSITIVE, |range, x| range.max(x.abs()));
         for (x, y) in a.iter().zip(&b) {
             let distance = (x - y).abs() / range;
-            worst = if distance > worst || distance.is_nan() { distance } else { worst };
+            worst = if distance > worst || distance.is_nan() {
+                distance
+            } else {
+                worst
+            };
         }
     }
     Ok(worst)
 }
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../testdata")
+        .join(name)
 }
 
 /// What is said of the models in a folder: routes, algebra, and neighbourhoods.
@@ -62,8 +78,12 @@ fn survey(paths: impl Iterator<Item = PathBuf>) -> (usize, usize, Vec<String>, V
     let (mut wrong, mut skipped) = (Vec::new(), Vec::new());
     for path in paths {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let Ok(original) = Model::open(&path) else { continue };
-        let Ok(plan) = plan(&original, &Options::default()) else { continue };
+        let Ok(original) = Model::open(&path) else {
+            continue;
+        };
+        let Ok(plan) = plan(&original, &Options::default()) else {
+            continue;
+        };
         let folded = plan.apply();
         routes += plan.routes.len();
         let algebra = algebra::check(&original, folded, &plan.routes).unwrap();
@@ -88,7 +108,10 @@ fn models(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "onnx"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "onnx")
+        })
         .collect();
     paths.sort();
     paths.into_iter()
@@ -98,5 +121,9 @@ fn models(folder: &Path) -> impl Iterator<Item = PathBuf> {
 fn golden_folds_hold() {
     let (routes, ran, wrong, skipped) = survey(models(&folder("golden")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(routes > 100 && ran * 10 > routes * 7, "{routes}, {ran}: {}", skipped.join("\n"));
+    assert!(
+        routes > 100 && ran * 10 > routes * 7,
+        "{routes}, {ran}: {}",
+        skipped.join("\n")
+    );
 }
