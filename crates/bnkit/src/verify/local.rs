@@ -14,6 +14,9 @@
 //! | `size` | the dimensions of its inputs |
 //! | `write` | the cut as a model of its own |
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use bnkit_model::onnx::{Model, NodeId, Types, ValueId};
 
 use crate::route::Route;
@@ -34,6 +37,8 @@ struct Pair<'m> {
     folded: &'m Model,
     original_types: Types,
     folded_types: Types,
+    /// All nodes that routes name.
+    named: HashSet<NodeId>,
 }
 
 /// What one route, or several that share nodes, changed.
@@ -43,7 +48,7 @@ pub struct Neighbourhood<'m> {
     pub label: String,
     /// The routes, by their indices.
     pub routes: Vec<usize>,
-    pair: std::sync::Arc<Pair<'m>>,
+    pair: Arc<Pair<'m>>,
     nodes: Vec<NodeId>,
 }
 
@@ -75,13 +80,14 @@ pub fn neighbourhoods<'m>(
     folded: &'m Model,
     routes: &[Route],
 ) -> Vec<Neighbourhood<'m>> {
-    let pair = std::sync::Arc::new(Pair {
+    let groups = cut::groups(routes);
+    let pair = Arc::new(Pair {
         original,
         folded,
         original_types: Types::derive(original),
         folded_types: Types::derive(folded),
+        named: groups.iter().flat_map(|(_, nodes)| nodes).copied().collect(),
     });
-    let groups = cut::groups(routes).into_iter();
     let neighbourhood = |(routes_here, nodes): (Vec<usize>, Vec<NodeId>)| {
         let site = routes_here.first().map(|&index| routes[index].site);
         Neighbourhood {
@@ -91,7 +97,7 @@ pub fn neighbourhoods<'m>(
             nodes,
         }
     };
-    groups.map(neighbourhood).collect()
+    groups.into_iter().map(neighbourhood).collect()
 }
 
 impl Neighbourhood<'_> {

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use bnkit_model::DType;
-use bnkit_model::onnx::{Constants, Model, NodeId, ScopeKind, Types, Use, ValueId};
+use bnkit_model::onnx::{Constants, Model, NodeId, Types, Use, ValueId};
 
 use super::Pair;
 use crate::route::Route;
@@ -71,16 +71,33 @@ impl Cut {
         if nodes.iter().any(|&node| model.node(node).scope != scope) {
             return Err("it reaches into a body".to_owned());
         }
-        if matches!(model.scope(scope).kind, ScopeKind::Function { .. }) {
-            return Err("it is in a local function".to_owned());
-        }
-        let core: HashSet<NodeId> = nodes.iter().copied().collect();
+        let mut core: HashSet<NodeId> = nodes.iter().copied().collect();
+        core.extend(swept_away(pair, nodes));
         let (original, inputs) = close(model, &pair.original_types, core.clone())?;
         let outputs = outputs(pair, &core)?;
         let after = outputs.iter().map(|&(_, after)| after);
         let folded = slice(pair.folded, &pair.folded_types, after.collect(), &inputs)?;
         Ok(Self { original, folded, inputs, outputs })
     }
+}
+
+/// Nodes behind `nodes` that are gone from the folded model, though no route names them: an Identity, a Dropout.
+fn swept_away(pair: &Pair<'_>, nodes: &[NodeId]) -> HashSet<NodeId> {
+    let mut found = HashSet::new();
+    let mut open = nodes.to_vec();
+    while let Some(id) = open.pop() {
+        let outputs = pair.original.node(id).outputs.iter().flatten();
+        for user in outputs.flat_map(|&value| &pair.original.value(value).uses) {
+            if let Use::Node(id, _) = *user
+                && !pair.folded.node(id).alive
+                && !pair.named.contains(&id)
+                && found.insert(id)
+            {
+                open.push(id);
+            }
+        }
+    }
+    found
 }
 
 /// `nodes` with what computes their shapes and indices, and the values that they read from outside.
@@ -130,7 +147,13 @@ fn outputs(pair: &Pair<'_>, nodes: &HashSet<NodeId>) -> Result<Vec<(ValueId, Val
     let mut found = Vec::new();
     let mut sorted: Vec<&NodeId> = nodes.iter().collect();
     sorted.sort_unstable();
-    for &value in sorted.into_iter().flat_map(|&id| original.node(id).outputs.iter().flatten()) {
+    let results = sorted.into_iter().flat_map(|&id| {
+        let node = original.node(id);
+        // What a BatchNorm gives out in training mode is no result in eval mode.
+        let count = if node.is("BatchNormalization") { 1 } else { node.outputs.len() };
+        node.outputs.iter().take(count).flatten()
+    });
+    for &value in results {
         let content = original.value(value);
         let mut read = false;
         let mut successor = None;

@@ -100,3 +100,18 @@ fn golden_folds_hold() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(routes > 100 && ran * 10 > routes * 7, "{routes}, {ran}: {}", skipped.join("\n"));
 }
+
+#[test]
+#[ignore = "adhoc"]
+fn adhoc() {
+    for f in std::env::var("FOLDERS").unwrap().split(':') {
+        for path in models(Path::new(f)) {
+        let name = path.display().to_string();
+        let start = std::time::Instant::now();
+        let (routes, ran, wrong, skipped) = survey(std::iter::once(path));
+        eprintln!("{name}: routes {routes} ran {ran} wrong {} skipped {} in {:?}", wrong.len(), skipped.len(), start.elapsed());
+        for w in wrong.iter().take(4) { eprintln!("   WRONG {w}"); }
+        for w in skipped.iter().take(4) { eprintln!("   skip {w}"); }
+        }
+    }
+}
