@@ -39,6 +39,8 @@ struct Pair<'m> {
     folded_types: Types,
     /// All nodes that routes name.
     named: HashSet<NodeId>,
+    /// All nodes of the original.
+    standing: HashSet<NodeId>,
 }
 
 /// What one route, or several that share nodes, changed.
@@ -87,6 +89,7 @@ pub fn neighbourhoods<'m>(
         original_types: Types::derive(original),
         folded_types: Types::derive(folded),
         named: groups.iter().flat_map(|(_, nodes)| nodes).copied().collect(),
+        standing: original.nodes().map(|(id, _)| id).collect(),
     });
     let neighbourhood = |(routes_here, nodes): (Vec<usize>, Vec<NodeId>)| {
         let site = routes_here.first().map(|&index| routes[index].site);
@@ -107,18 +110,19 @@ impl Neighbourhood<'_> {
     /// The reason in words, if it cannot stand on its own.
     pub fn models(&self) -> Result<Models, String> {
         let cut = cut::Cut::new(&self.pair, &self.nodes)?;
-        let dims = size::dims(&self.pair, &cut)?;
-        let inputs: Vec<(ValueId, Vec<usize>)> = cut.inputs.iter().copied().zip(dims).collect();
-        let name = |value: ValueId| write::name(self.pair.original, value);
-        let inputs_by_name = inputs.iter().map(|(value, dims)| (name(*value), dims.clone()));
-        let (before, after): (Vec<_>, Vec<_>) = cut.outputs.iter().copied().unzip();
-        let original = (self.pair.original, &self.pair.original_types);
-        let folded = (self.pair.folded, &self.pair.folded_types);
-        Ok(Models {
-            original: write::model(original, &cut.original, &inputs, &before)?,
-            folded: write::model(folded, &cut.folded, &inputs, &after)?,
-            inputs: inputs_by_name.collect(),
-        })
+        let sizes = size::dims(&self.pair, &cut)?;
+        let names = cut.inputs.iter().map(|&(value, _)| self.pair.original.value(value));
+        let names = names.enumerate().map(|(index, value)| format!("{}#{index}", value.name));
+        let inputs: Vec<(String, Vec<usize>)> = names.zip(sizes).collect();
+        let model = |model, types, nodes, side: fn(&(ValueId, ValueId)) -> ValueId| {
+            let values: Vec<ValueId> = cut.inputs.iter().map(side).collect();
+            let results: Vec<ValueId> = cut.outputs.iter().map(side).collect();
+            write::model((model, types), nodes, (&values, &inputs), &results)
+        };
+        let Pair { original, folded, .. } = *self.pair;
+        let before = model(original, &self.pair.original_types, &cut.original, |pair| pair.0)?;
+        let after = model(folded, &self.pair.folded_types, &cut.folded, |pair| pair.1)?;
+        Ok(Models { inputs, original: before, folded: after })
     }
 }
 

@@ -19,8 +19,8 @@ pub(super) struct Cut {
     pub(super) original: HashSet<NodeId>,
     /// Nodes of the folded model.
     pub(super) folded: HashSet<NodeId>,
-    /// Values that come from outside, the same in both.
-    pub(super) inputs: Vec<ValueId>,
+    /// Values that come from outside: in the original, and in the folded model.
+    pub(super) inputs: Vec<(ValueId, ValueId)>,
     /// Values that are read outside: in the original, and in the folded model.
     pub(super) outputs: Vec<(ValueId, ValueId)>,
 }
@@ -74,11 +74,36 @@ impl Cut {
         let mut core: HashSet<NodeId> = nodes.iter().copied().collect();
         core.extend(swept_away(pair, nodes));
         let (original, inputs) = close(model, &pair.original_types, core.clone())?;
-        let outputs = outputs(pair, &core)?;
-        let after = outputs.iter().map(|&(_, after)| after);
-        let folded = slice(pair.folded, &pair.folded_types, after.collect(), &inputs)?;
+        let outputs = outputs(pair, &core, &original)?;
+        // Values mostly keep their names. Where an affine next door has moved on, its neighbour may have a new one.
+        let same = inputs.iter().map(|&value| (value, value)).collect();
+        let moved = |value| entrance(pair, &core, value, 0).unwrap_or(value);
+        let moved = inputs.iter().map(|&value| (value, moved(value))).collect();
+        let slice = |inputs: Vec<(ValueId, ValueId)>| {
+            slice(pair, &original, &inputs, &outputs).map(|folded| (folded, inputs))
+        };
+        let (folded, inputs) = slice(same).or_else(|why| slice(moved).map_err(|_| why))?;
         Ok(Self { original, folded, inputs, outputs })
     }
+}
+
+/// What the readers of `value` among `nodes` read in the folded model.
+fn entrance(
+    pair: &Pair<'_>,
+    nodes: &HashSet<NodeId>,
+    value: ValueId,
+    depth: usize,
+) -> Option<ValueId> {
+    pair.original.value(value).uses.iter().find_map(|user| match *user {
+        Use::Node(id, slot) if nodes.contains(&id) => match pair.folded.node(id).alive {
+            true => pair.folded.node(id).input(slot),
+            false if depth < nodes.len() => {
+                entrance(pair, nodes, pair.original.node(id).output(0)?, depth + 1)
+            }
+            false => None,
+        },
+        _ => None,
+    })
 }
 
 /// Nodes behind `nodes` that are gone from the folded model, though no route names them: an Identity, a Dropout.
@@ -141,8 +166,12 @@ fn close(
     Ok((nodes, inputs))
 }
 
-/// What `nodes` compute for others, and what these others read in the folded model.
-fn outputs(pair: &Pair<'_>, nodes: &HashSet<NodeId>) -> Result<Vec<(ValueId, ValueId)>, String> {
+/// What `nodes` compute for others than those `inside`, and what these others read in the folded model.
+fn outputs(
+    pair: &Pair<'_>,
+    nodes: &HashSet<NodeId>,
+    inside: &HashSet<NodeId>,
+) -> Result<Vec<(ValueId, ValueId)>, String> {
     let (original, folded) = (pair.original, pair.folded);
     let mut found = Vec::new();
     let mut sorted: Vec<&NodeId> = nodes.iter().collect();
@@ -159,7 +188,8 @@ fn outputs(pair: &Pair<'_>, nodes: &HashSet<NodeId>) -> Result<Vec<(ValueId, Val
         let mut successor = None;
         for user in &content.uses {
             match *user {
-                Use::Node(id, _) if nodes.contains(&id) => {}
+                // A Shape does not see what the values are.
+                Use::Node(id, _) if inside.contains(&id) || original.node(id).is("Shape") => {}
                 Use::Node(id, slot) => {
                     read = true;
                     let now = folded.node(id);
@@ -191,27 +221,29 @@ fn outputs(pair: &Pair<'_>, nodes: &HashSet<NodeId>) -> Result<Vec<(ValueId, Val
     }
 }
 
-/// The nodes that compute `wanted` from `inputs` and constants.
+/// The nodes of the folded model that compute the outputs from the inputs and constants: those that there were, and new
+/// ones.
 fn slice(
-    model: &Model,
-    types: &Types,
-    wanted: Vec<ValueId>,
-    inputs: &[ValueId],
+    pair: &Pair<'_>,
+    original: &HashSet<NodeId>,
+    inputs: &[(ValueId, ValueId)],
+    outputs: &[(ValueId, ValueId)],
 ) -> Result<HashSet<NodeId>, String> {
-    let constants = Constants::new(model, types, true);
+    let model = pair.folded;
+    let constants = Constants::new(model, &pair.folded_types, true);
+    let is_input = |value: ValueId| inputs.iter().any(|&(_, input)| input == value);
     let mut nodes = HashSet::new();
-    let mut open = wanted;
+    let mut open: Vec<ValueId> = outputs.iter().map(|&(_, output)| output).collect();
     while let Some(value) = open.pop() {
-        if inputs.contains(&value) || constants.is_constant(value) {
+        if is_input(value) || constants.is_constant(value) {
             continue;
         }
-        let name = &model.value(value).name;
-        let Some((node, _)) = model.producer(value) else {
+        let producer = model.producer(value).map(|(node, _)| node);
+        let known = |node: &NodeId| original.contains(node) || !pair.standing.contains(node);
+        let Some(node) = producer.filter(known) else {
+            let name = &model.value(value).name;
             return Err(format!("the folded model reads \"{name}\", the original does not"));
         };
-        if nodes.len() > MAX_NODES {
-            return Err("it is too large".to_owned());
-        }
         if nodes.insert(node) {
             open.extend(model.node(node).inputs.iter().flatten());
         }

@@ -48,7 +48,7 @@ pub(super) fn dims(pair: &Pair<'_>, cut: &Cut) -> Result<Vec<Vec<usize>>, String
     sizes.spatial = sizes.field_of_view();
     let shrink = cut.inputs.len() == 1 && sizes.is_local();
     let mut all = Vec::new();
-    for &input in &cut.inputs {
+    for &(input, _) in &cut.inputs {
         let mut dims = sizes.input(input)?;
         if shrink {
             for size in dims.iter_mut().skip(2) {

@@ -115,3 +115,34 @@ fn adhoc() {
         }
     }
 }
+
+#[test]
+#[ignore = "adhoc"]
+fn adhoc2() {
+    let original = Model::open(Path::new(&std::env::var("M").unwrap())).unwrap();
+    let plan = plan(&original, &Options::default()).unwrap();
+    let folded = plan.apply();
+    let all = neighbourhoods(&original, folded, &plan.routes);
+    for n in &all {
+        if n.label != std::env::var("L").unwrap() { continue; }
+        let show = |m: &Model, id: NodeId| {
+            let node = m.node(id);
+            let v = |v: &Option<ValueId>| v.map_or("-".to_owned(), |v| format!("{}{:?}{}", m.value(v).name, m.value(v).tensor.as_ref().map(|t| t.dims.clone()), v.index()));
+            eprintln!("  {:?} {} alive {} {:?} -> {:?} {:?}", id, m.describe(id), node.alive, node.inputs.iter().map(v).collect::<Vec<_>>(), node.outputs.iter().map(v).collect::<Vec<_>>(), node.attributes.iter().map(|a| (&a.name, &a.value)).collect::<Vec<_>>());
+        };
+        for r in &n.routes { eprintln!("{:?}", plan.routes[*r]); }
+        for id in &n.nodes { show(&original, *id); }
+        match cut::Cut::new(&n.pair, &n.nodes) {
+            Err(e) => eprintln!("{e}"),
+            Ok(cut) => {
+        let mut f: Vec<_> = cut.folded.iter().collect(); f.sort();
+        eprintln!("original cut {:?}", cut.original);
+        for id in f { show(folded, *id); }
+        eprintln!("{:?} {:?} {:?}", cut.inputs, cut.outputs, size::dims(&n.pair, &cut));
+        let m = n.models().unwrap();
+        std::fs::write("/tmp/alg-o.onnx", &m.original).unwrap();
+        std::fs::write("/tmp/alg-f.onnx", &m.folded).unwrap();
+            }
+        }
+    }
+}
