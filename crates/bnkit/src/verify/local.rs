@@ -88,7 +88,11 @@ pub fn neighbourhoods<'m>(
         folded,
         original_types: Types::derive(original),
         folded_types: Types::derive(folded),
-        named: groups.iter().flat_map(|(_, nodes)| nodes).copied().collect(),
+        named: groups
+            .iter()
+            .flat_map(|(_, nodes)| nodes)
+            .copied()
+            .collect(),
         standing: original.nodes().map(|(id, _)| id).collect(),
     });
     let neighbourhood = |(routes_here, nodes): (Vec<usize>, Vec<NodeId>)| {
@@ -111,27 +115,40 @@ impl Neighbourhood<'_> {
     pub fn models(&self) -> Result<Models, String> {
         let cut = cut::Cut::new(&self.pair, &self.nodes)?;
         let sizes = size::dims(&self.pair, &cut)?;
-        let names = cut.inputs.iter().map(|&(value, _)| self.pair.original.value(value));
-        let names = names.enumerate().map(|(index, value)| format!("{}#{index}", value.name));
+        let names = cut
+            .inputs
+            .iter()
+            .map(|&(value, _)| self.pair.original.value(value));
+        let names = names
+            .enumerate()
+            .map(|(index, value)| format!("{}#{index}", value.name));
         let inputs: Vec<(String, Vec<usize>)> = names.zip(sizes).collect();
         let model = |model, types, nodes, side: fn(&(ValueId, ValueId)) -> ValueId| {
             let values: Vec<ValueId> = cut.inputs.iter().map(side).collect();
             let results: Vec<ValueId> = cut.outputs.iter().map(side).collect();
             write::model((model, types), nodes, (&values, &inputs), &results)
         };
-        let Pair { original, folded, .. } = *self.pair;
-        let before = model(original, &self.pair.original_types, &cut.original, |pair| pair.0)?;
+        let Pair {
+            original, folded, ..
+        } = *self.pair;
+        let before = model(original, &self.pair.original_types, &cut.original, |pair| {
+            pair.0
+        })?;
         let after = model(folded, &self.pair.folded_types, &cut.folded, |pair| pair.1)?;
-        Ok(Models { inputs, original: before, folded: after })
+        Ok(Models {
+            inputs,
+            original: before,
+            folded: after,
+        })
     }
 }
 
-/// Compares the two models of each neighbourhood. `compare` runs both on the same inputs, in doubles, and says how far the
-/// outputs are apart, relative to their range; or why it cannot run them.
-pub fn check(
-    neighbourhoods: &[Neighbourhood<'_>],
-    compare: &dyn Fn(&[u8], &[u8]) -> Result<f64, String>,
-) -> LocalResult {
+/// Runs two models on the same inputs, in doubles, and says how far their outputs are apart, relative to their range; or
+/// why it cannot run them.
+pub type Compare<'a> = dyn Fn(&[u8], &[u8]) -> Result<f64, String> + 'a;
+
+/// Compares the two models of each neighbourhood.
+pub fn check(neighbourhoods: &[Neighbourhood<'_>], compare: &Compare<'_>) -> LocalResult {
     let mut result = LocalResult::default();
     for neighbourhood in neighbourhoods {
         let label = neighbourhood.label.clone();
@@ -142,8 +159,7 @@ pub fn check(
             Err(why) => result.skipped.push((label, why)),
             Ok(distance) => {
                 result.ran += 1;
-                // Not the other way round: NaN is a difference.
-                if !(distance <= TOLERANCE) {
+                if distance.is_nan() || distance > TOLERANCE {
                     result.failures.push((label, distance));
                 }
             }

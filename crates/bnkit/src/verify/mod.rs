@@ -156,9 +156,11 @@ pub fn prove(
             .routes
             .get(failure.route)
             .map(|route| original.label(route.site).to_owned());
-        verification
-            .notes
-            .push(format!("{}: {}", original.describe(failure.node), failure.describe()));
+        verification.notes.push(format!(
+            "{}: {}",
+            original.describe(failure.node),
+            failure.describe()
+        ));
         return Ok(verification);
     }
     let runner = Runner {

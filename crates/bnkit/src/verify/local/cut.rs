@@ -30,8 +30,9 @@ pub(super) fn groups(routes: &[Route]) -> Vec<(Vec<usize>, Vec<NodeId>)> {
     // Each node leads to the group that first named it, each group to the one that it became a part of.
     let mut group_of: HashMap<NodeId, usize> = HashMap::new();
     let mut parent: Vec<usize> = (0..routes.len()).collect();
-    let root = |parent: &[usize], mut group: usize| {
+    let root = |parent: &mut [usize], mut group: usize| {
         while parent[group] != group {
+            parent[group] = parent[parent[group]];
             group = parent[group];
         }
         group
@@ -39,18 +40,21 @@ pub(super) fn groups(routes: &[Route]) -> Vec<(Vec<usize>, Vec<NodeId>)> {
     let nodes = |route: &Route| -> Vec<NodeId> {
         let absorbed = route.absorbed.iter().map(|absorbed| absorbed.node);
         let along = route.via.iter().copied();
-        std::iter::once(route.site).chain(along).chain(absorbed).collect()
+        std::iter::once(route.site)
+            .chain(along)
+            .chain(absorbed)
+            .collect()
     };
     for (index, route) in routes.iter().enumerate() {
         for node in nodes(route) {
             let other = *group_of.entry(node).or_insert(index);
-            let (a, b) = (root(&parent, index), root(&parent, other));
+            let (a, b) = (root(&mut parent, index), root(&mut parent, other));
             parent[a.max(b)] = a.min(b);
         }
     }
     let mut groups: Vec<(Vec<usize>, Vec<NodeId>)> = vec![Default::default(); routes.len()];
     for (index, route) in routes.iter().enumerate() {
-        let group = &mut groups[root(&parent, index)];
+        let group = &mut groups[root(&mut parent, index)];
         group.0.push(index);
         group.1.extend(nodes(route));
     }
@@ -71,6 +75,9 @@ impl Cut {
         if nodes.iter().any(|&node| model.node(node).scope != scope) {
             return Err("it reaches into a body".to_owned());
         }
+        if nodes.len() > MAX_NODES {
+            return Err(format!("it has {} nodes", nodes.len()));
+        }
         let mut core: HashSet<NodeId> = nodes.iter().copied().collect();
         core.extend(swept_away(pair, nodes));
         let (original, inputs) = close(model, &pair.original_types, core.clone())?;
@@ -83,7 +90,12 @@ impl Cut {
             slice(pair, &original, &inputs, &outputs).map(|folded| (folded, inputs))
         };
         let (folded, inputs) = slice(same).or_else(|why| slice(moved).map_err(|_| why))?;
-        Ok(Self { original, folded, inputs, outputs })
+        Ok(Self {
+            original,
+            folded,
+            inputs,
+            outputs,
+        })
     }
 }
 
@@ -94,16 +106,20 @@ fn entrance(
     value: ValueId,
     depth: usize,
 ) -> Option<ValueId> {
-    pair.original.value(value).uses.iter().find_map(|user| match *user {
-        Use::Node(id, slot) if nodes.contains(&id) => match pair.folded.node(id).alive {
-            true => pair.folded.node(id).input(slot),
-            false if depth < nodes.len() => {
-                entrance(pair, nodes, pair.original.node(id).output(0)?, depth + 1)
-            }
-            false => None,
-        },
-        _ => None,
-    })
+    pair.original
+        .value(value)
+        .uses
+        .iter()
+        .find_map(|user| match *user {
+            Use::Node(id, slot) if nodes.contains(&id) => match pair.folded.node(id).alive {
+                true => pair.folded.node(id).input(slot),
+                false if depth < nodes.len() => {
+                    entrance(pair, nodes, pair.original.node(id).output(0)?, depth + 1)
+                }
+                false => None,
+            },
+            _ => None,
+        })
 }
 
 /// Nodes behind `nodes` that are gone from the folded model, though no route names them: an Identity, a Dropout.
@@ -152,14 +168,18 @@ fn close(
                 }
                 (_, Some(dtype)) => {
                     let name = &model.value(value).name;
-                    return Err(format!("it depends on \"{name}\", an input of type {dtype}"));
+                    return Err(format!(
+                        "it depends on \"{name}\", an input of type {dtype}"
+                    ));
                 }
             }
         }
     }
     // What came from outside first may turn out to be computed inside.
     let inside = |value: &ValueId| {
-        model.producer(*value).is_some_and(|(node, _)| nodes.contains(&node))
+        model
+            .producer(*value)
+            .is_some_and(|(node, _)| nodes.contains(&node))
     };
     inputs.retain(|value| !inside(value));
     inputs.sort_unstable();
@@ -179,7 +199,11 @@ fn outputs(
     let results = sorted.into_iter().flat_map(|&id| {
         let node = original.node(id);
         // What a BatchNorm gives out in training mode is no result in eval mode.
-        let count = if node.is("BatchNormalization") { 1 } else { node.outputs.len() };
+        let count = if node.is("BatchNormalization") {
+            1
+        } else {
+            node.outputs.len()
+        };
         node.outputs.iter().take(count).flatten()
     });
     for &value in results {
@@ -200,7 +224,9 @@ fn outputs(
                     // Outputs of training mode may be gone, and others have moved up.
                     let name = &content.name;
                     let outputs = &folded.scope(scope).outputs;
-                    let named = outputs.iter().find(|&&other| folded.value(other).name == *name);
+                    let named = outputs
+                        .iter()
+                        .find(|&&other| folded.value(other).name == *name);
                     successor = successor.or(named.or(outputs.get(slot)).copied());
                 }
                 Use::Annotation(_) => {}
@@ -211,7 +237,9 @@ fn outputs(
             (true, Some(successor)) => found.push((value, successor)),
             (true, None) => {
                 let name = &content.name;
-                return Err(format!("nobody reads \"{name}\" any more in the folded model"));
+                return Err(format!(
+                    "nobody reads \"{name}\" any more in the folded model"
+                ));
             }
         }
     }
@@ -242,7 +270,9 @@ fn slice(
         let known = |node: &NodeId| original.contains(node) || !pair.standing.contains(node);
         let Some(node) = producer.filter(known) else {
             let name = &model.value(value).name;
-            return Err(format!("the folded model reads \"{name}\", the original does not"));
+            return Err(format!(
+                "the folded model reads \"{name}\", the original does not"
+            ));
         };
         if nodes.insert(node) {
             open.extend(model.node(node).inputs.iter().flatten());

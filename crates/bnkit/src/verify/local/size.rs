@@ -1,7 +1,7 @@
 //! The dimensions of the inputs of a neighbourhood: those that are certain, and where there are none, some that its
 //! operators take.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bnkit_model::onnx::{AttributeValue, Constants, Dim, Model, Node, Types, Use, ValueId};
@@ -12,8 +12,8 @@ use super::cut::Cut;
 const BATCH: usize = 2;
 /// Spatial axes are at least this long, where nothing says how long they are.
 const SPATIAL: usize = 8;
-/// Values are followed through this many operators.
-const MAX_DEPTH: usize = 64;
+/// So many values are looked at to find out what an input needs.
+const MAX_VALUES: usize = 64;
 /// Inputs of more elements than this take too long to run.
 const MAX_ELEMENTS: usize = 1 << 26;
 
@@ -55,7 +55,9 @@ pub(super) fn dims(pair: &Pair<'_>, cut: &Cut) -> Result<Vec<Vec<usize>>, String
                 *size = (*size).min(sizes.spatial);
             }
         }
-        let count = dims.iter().try_fold(1usize, |count, &size| count.checked_mul(size));
+        let count = dims
+            .iter()
+            .try_fold(1usize, |count, &size| count.checked_mul(size));
         if !count.is_some_and(|count| (1..=MAX_ELEMENTS).contains(&count)) {
             return Err(format!("its input would have the shape {dims:?}"));
         }
@@ -73,7 +75,7 @@ impl Sizes<'_> {
 
     fn input(&mut self, value: ValueId) -> Result<Vec<usize>, String> {
         let known = self.types.dims(value).map(<[Dim]>::to_vec);
-        let need = self.need(value, 0);
+        let need = self.need(value, &mut HashSet::new());
         let name = &self.model.value(value).name;
         let unknown = || format!("nothing says how many axes \"{name}\" has");
         let rank = match &known {
@@ -115,9 +117,9 @@ impl Sizes<'_> {
     /// For a value whose channels and positions become one axis that is contracted: as many positions as the weight has.
     fn rearranged(&self, name: &str, dims: &[Dim], need: Need) -> Result<Vec<usize>, String> {
         let unknown = || format!("nothing says how large \"{name}\" is before it is rearranged");
-        let simple = self.nodes().all(|node| {
-            !rearranges(node) || node.is("Flatten") || node.is("Reshape")
-        });
+        let simple = self
+            .nodes()
+            .all(|node| !rearranges(node) || node.is("Flatten") || node.is("Reshape"));
         let contracted = self.nodes().find_map(|node| match node.op_type.as_str() {
             "Gemm" => self.need_of(node, 0).last,
             "MatMul" => self.need_of(node, 0).last,
@@ -138,9 +140,9 @@ impl Sizes<'_> {
     }
 
     /// What the readers of `value` in the cut need of it.
-    fn need(&self, value: ValueId, depth: usize) -> Need {
+    fn need(&self, value: ValueId, seen: &mut HashSet<ValueId>) -> Need {
         let mut all = Need::default();
-        if depth > MAX_DEPTH {
+        if seen.len() > MAX_VALUES || !seen.insert(value) {
             return all;
         }
         for user in &self.model.value(value).uses {
@@ -151,12 +153,12 @@ impl Sizes<'_> {
             let node = self.model.node(id);
             let mut need = self.need_of(node, slot);
             if let (true, Some(output)) = (keeps_layout(node), node.output(0)) {
-                let behind = self.need(output, depth + 1);
+                let behind = self.need(output, seen);
                 need.rank = need.rank.or(behind.rank);
                 need.channels = need.channels.or(behind.channels);
                 need.last = need.last.or(behind.last);
             } else if is_pool(node) && need.rank.is_none() {
-                let behind = node.output(0).map(|output| self.need(output, depth + 1));
+                let behind = node.output(0).map(|output| self.need(output, seen));
                 need.channels = behind.and_then(|behind| behind.channels);
                 need.rank = need.rank.or(behind.and_then(|behind| behind.rank));
             }
@@ -191,7 +193,11 @@ impl Sizes<'_> {
             }
             ("Gemm", 0) if int("transA", 0) == 0 => {
                 if let Some([rows, columns]) = dims(1).as_deref() {
-                    let contracted = if int("transB", 0) == 0 { *rows } else { *columns };
+                    let contracted = if int("transB", 0) == 0 {
+                        *rows
+                    } else {
+                        *columns
+                    };
                     need = Need {
                         rank: Some(2),
                         channels: Some(contracted),
@@ -218,10 +224,16 @@ impl Sizes<'_> {
 
     /// How long spatial axes must be for all windows in the cut to fit, one behind the other.
     fn field_of_view(&self) -> usize {
-        let windows: Vec<(usize, usize)> =
-            self.nodes().filter_map(|node| window(self.model, node)).collect();
-        let strides = windows.iter().fold(1usize, |all, window| all.saturating_mul(window.1));
-        let reach = windows.iter().fold(3usize, |all, window| all.saturating_add(window.0));
+        let windows: Vec<(usize, usize)> = self
+            .nodes()
+            .filter_map(|node| window(self.model, node))
+            .collect();
+        let strides = windows
+            .iter()
+            .fold(1usize, |all, window| all.saturating_mul(window.1));
+        let reach = windows
+            .iter()
+            .fold(3usize, |all, window| all.saturating_add(window.0));
         reach.saturating_mul(strides.min(64)).clamp(SPATIAL, 4096)
     }
 
@@ -252,9 +264,10 @@ impl Sizes<'_> {
             let spread = (0..node.inputs.len()).any(|slot| {
                 let is_weight = node.is("Conv") || node.is("ConvTranspose");
                 let dims = constant_dims(self.model, self.types, node, slot);
-                !is_weight && dims.is_some_and(|dims| {
-                    dims.len() > 1 && dims[dims.len().min(2)..].iter().any(|&size| size != 1)
-                })
+                !is_weight
+                    && dims.is_some_and(|dims| {
+                        dims.len() > 1 && dims[dims.len().min(2)..].iter().any(|&size| size != 1)
+                    })
             });
             LOCAL.iter().any(|op| node.is(op)) && !follows_size && !spread
         })
@@ -285,7 +298,9 @@ fn int(node: &Node, name: &str, default: i64) -> i64 {
 }
 
 fn is_pool(node: &Node) -> bool {
-    ["MaxPool", "AveragePool", "LpPool"].iter().any(|op| node.is(op))
+    ["MaxPool", "AveragePool", "LpPool"]
+        .iter()
+        .any(|op| node.is(op))
 }
 
 /// Whether rank and channels of the output are those of the data.
@@ -330,7 +345,9 @@ fn window(model: &Model, node: &Node) -> Option<(usize, usize)> {
         Some(AttributeValue::Ints(values)) => values.iter().copied().max().unwrap_or(1),
         _ => 1,
     };
-    let weight = node.input(1).and_then(|value| model.value(value).tensor.as_ref());
+    let weight = node
+        .input(1)
+        .and_then(|value| model.value(value).tensor.as_ref());
     let kernel = match weight {
         Some(weight) if !is_pool(node) => weight.dims.iter().skip(2).copied().max().unwrap_or(1),
         _ => usize::try_from(largest("kernel_shape")).unwrap_or(1),

@@ -36,16 +36,24 @@ pub(super) fn model(
     let mut writer = Writer {
         model,
         constants: Constants::new(model, types, true),
-        graph: GraphProto { name: Some("neighbourhood".to_owned()), ..Default::default() },
+        graph: GraphProto {
+            name: Some("neighbourhood".to_owned()),
+            ..Default::default()
+        },
         names: HashMap::new(),
     };
     for (&value, (name, dims)) in inputs.iter().zip(declarations) {
         if writer.names.insert(value, name.clone()).is_some() {
             return Err("two of its inputs have become one".to_owned());
         }
-        writer.graph.input.push(declared(name.clone(), DType::F64, Some(dims)));
+        writer
+            .graph
+            .input
+            .push(declared(name.clone(), DType::F64, Some(dims)));
     }
-    let order = model.topological_order(scope).map_err(|error| error.to_string())?;
+    let order = model
+        .topological_order(scope)
+        .map_err(|error| error.to_string())?;
     for id in order.into_iter().filter(|id| nodes.contains(id)) {
         writer.node(id)?;
     }
@@ -201,7 +209,9 @@ impl Writer<'_> {
             | AttributeValue::Reference(_)
             | AttributeValue::Other => {
                 let name = &attribute.name;
-                return Err(format!("the attribute \"{name}\" of {op_type} cannot be copied"));
+                return Err(format!(
+                    "the attribute \"{name}\" of {op_type} cannot be copied"
+                ));
             }
         };
         proto.r#type = Some(kind as i32);
@@ -216,8 +226,13 @@ fn declared(name: String, dtype: DType, dims: Option<&Vec<usize>>) -> ValueInfoP
         value: Some(Value::DimValue(size as i64)),
         ..Default::default()
     };
-    let shape = dims.map(|dims| TensorShapeProto { dim: dims.iter().map(dim).collect() });
-    let tensor = type_proto::Tensor { elem_type: Some(dtype.to_onnx()), shape };
+    let shape = dims.map(|dims| TensorShapeProto {
+        dim: dims.iter().map(dim).collect(),
+    });
+    let tensor = type_proto::Tensor {
+        elem_type: Some(dtype.to_onnx()),
+        shape,
+    };
     ValueInfoProto {
         name: Some(name),
         r#type: Some(TypeProto {
