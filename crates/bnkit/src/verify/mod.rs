@@ -170,7 +170,7 @@ pub fn prove(
     };
     let samples = match runner.samples()? {
         Ok(samples) => samples,
-        Err(why) => return local(original, plan, verification, &why),
+        Err(why) => return local(original, plan, options, verification, &why),
     };
     match runner.run(plan.apply(), &samples) {
         Ok(found) => {
@@ -187,7 +187,7 @@ pub fn prove(
             Ok(verification)
         }
         Err(end_to_end::Error::Unsupported(why)) => {
-            local(original, plan, verification, &why.to_string())
+            local(original, plan, options, verification, &why.to_string())
         }
         Err(error) => {
             verification.notes.push(error.to_string());
@@ -334,18 +334,84 @@ fn named_shapes(
         .collect()
 }
 
-/// The engine cannot run the model: the constants are proved, and each neighbourhood on its own.
+/// The engine cannot run the model: the constants are proved, and each neighbourhood on its own, in f64.
 fn local(
-    _original: &Model,
-    _plan: &Plan,
+    original: &Model,
+    plan: &Plan,
+    options: &VerifyOptions,
     mut verification: Verification,
     why: &str,
 ) -> Result<Verification> {
+    let neighbourhoods = local::neighbourhoods(original, plan.apply(), &plan.routes);
+    let count = neighbourhoods.len();
+    let found = local::check(&neighbourhoods, &|a, b| distance_in_f64(a, b, options.seed));
     verification
         .notes
         .push(format!("the engine cannot run the whole model: {why}"));
-    verification.verdict = Verdict::EquivalentLocal;
+    verification.notes.push(format!(
+        "{} of {count} neighbourhoods of folds were run on their own, in f64",
+        found.ran
+    ));
+    let skipped = found
+        .skipped
+        .iter()
+        .take(3)
+        .map(|(label, why)| format!("\"{label}\" was not run: {why}"));
+    verification.notes.extend(skipped);
+    verification.verdict = match found.failures.first() {
+        None => Verdict::EquivalentLocal,
+        Some((label, distance)) => {
+            verification.culprit = Some(label.clone());
+            verification.notes.push(format!(
+                "\"{label}\" differs by {distance:e} of the output's range"
+            ));
+            Verdict::NotEquivalent
+        }
+    };
     Ok(verification)
+}
+
+/// The largest difference of two models of doubles, relative to the range of the output, on two random samples.
+fn distance_in_f64(a: &[u8], b: &[u8], seed: u64) -> Result<f64, String> {
+    let text = |error: EngineError| error.to_string();
+    let specs = bnkit_engine::inputs(a).map_err(text)?;
+    let samples = inputs::generate(&specs, &[], 2, seed, &mut |_| Ok(()))
+        .map_err(|error| error.to_string())?;
+    let (first, second) = (run_in_f64(a, &samples)?, run_in_f64(b, &samples)?);
+    let mut worst = 0.0f64;
+    for (before, after) in first.iter().zip(&second) {
+        for (name, reference) in before {
+            let found = after.iter().find(|(other, _)| other == name);
+            let (_, found) = found.ok_or_else(|| format!("the output \"{name}\" is missing"))?;
+            let mut comparison = metrics::Comparison::default();
+            comparison
+                .add(reference, found)
+                .map_err(|error| error.to_string())?;
+            let relative = metrics::relative(comparison.max_abs(), comparison.range());
+            // A NaN is a difference.
+            worst = if relative <= worst { worst } else { relative };
+        }
+    }
+    Ok(worst)
+}
+
+fn run_in_f64(model: &[u8], samples: &[Sample]) -> Result<Vec<Sample>, String> {
+    let dims: Vec<_> = samples[0]
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
+        .collect();
+    let options = LoadOptions {
+        precision: Run::F64,
+        input_dims: &dims,
+        model_dir: None,
+        extra_outputs: &[],
+        perturbation: None,
+    };
+    let session = Session::load(model, &options).map_err(|error| error.to_string())?;
+    samples
+        .iter()
+        .map(|sample| session.run(sample).map_err(|error| error.to_string()))
+        .collect()
 }
 
 /// The first fold (in the order of the plan) with which the model is no longer equivalent.
