@@ -14,6 +14,9 @@
 //! | `size` | the dimensions of its inputs |
 //! | `write` | the cut as a model of its own |
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use bnkit_model::onnx::{Model, NodeId, Types, ValueId};
 
 use crate::route::Route;
@@ -34,6 +37,10 @@ struct Pair<'m> {
     folded: &'m Model,
     original_types: Types,
     folded_types: Types,
+    /// All nodes that routes name.
+    named: HashSet<NodeId>,
+    /// All nodes of the original.
+    standing: HashSet<NodeId>,
 }
 
 /// What one route, or several that share nodes, changed.
@@ -43,7 +50,7 @@ pub struct Neighbourhood<'m> {
     pub label: String,
     /// The routes, by their indices.
     pub routes: Vec<usize>,
-    pair: std::sync::Arc<Pair<'m>>,
+    pair: Arc<Pair<'m>>,
     nodes: Vec<NodeId>,
 }
 
@@ -75,13 +82,19 @@ pub fn neighbourhoods<'m>(
     folded: &'m Model,
     routes: &[Route],
 ) -> Vec<Neighbourhood<'m>> {
-    let pair = std::sync::Arc::new(Pair {
+    let groups = cut::groups(routes);
+    let pair = Arc::new(Pair {
         original,
         folded,
         original_types: Types::derive(original),
         folded_types: Types::derive(folded),
+        named: groups
+            .iter()
+            .flat_map(|(_, nodes)| nodes)
+            .copied()
+            .collect(),
+        standing: original.nodes().map(|(id, _)| id).collect(),
     });
-    let groups = cut::groups(routes).into_iter();
     let neighbourhood = |(routes_here, nodes): (Vec<usize>, Vec<NodeId>)| {
         let site = routes_here.first().map(|&index| routes[index].site);
         Neighbourhood {
@@ -91,7 +104,7 @@ pub fn neighbourhoods<'m>(
             nodes,
         }
     };
-    groups.map(neighbourhood).collect()
+    groups.into_iter().map(neighbourhood).collect()
 }
 
 impl Neighbourhood<'_> {
@@ -101,29 +114,41 @@ impl Neighbourhood<'_> {
     /// The reason in words, if it cannot stand on its own.
     pub fn models(&self) -> Result<Models, String> {
         let cut = cut::Cut::new(&self.pair, &self.nodes)?;
-        let dims = size::dims(&self.pair, &cut)?;
-        let inputs: Vec<(ValueId, Vec<usize>)> = cut.inputs.iter().copied().zip(dims).collect();
-        let name = |value: ValueId| write::name(self.pair.original, value);
-        let inputs_by_name = inputs
+        let sizes = size::dims(&self.pair, &cut)?;
+        let names = cut
+            .inputs
             .iter()
-            .map(|(value, dims)| (name(*value), dims.clone()));
-        let (before, after): (Vec<_>, Vec<_>) = cut.outputs.iter().copied().unzip();
-        let original = (self.pair.original, &self.pair.original_types);
-        let folded = (self.pair.folded, &self.pair.folded_types);
+            .map(|&(value, _)| self.pair.original.value(value));
+        let names = names
+            .enumerate()
+            .map(|(index, value)| format!("{}#{index}", value.name));
+        let inputs: Vec<(String, Vec<usize>)> = names.zip(sizes).collect();
+        let model = |model, types, nodes, side: fn(&(ValueId, ValueId)) -> ValueId| {
+            let values: Vec<ValueId> = cut.inputs.iter().map(side).collect();
+            let results: Vec<ValueId> = cut.outputs.iter().map(side).collect();
+            write::model((model, types), nodes, (&values, &inputs), &results)
+        };
+        let Pair {
+            original, folded, ..
+        } = *self.pair;
+        let before = model(original, &self.pair.original_types, &cut.original, |pair| {
+            pair.0
+        })?;
+        let after = model(folded, &self.pair.folded_types, &cut.folded, |pair| pair.1)?;
         Ok(Models {
-            original: write::model(original, &cut.original, &inputs, &before)?,
-            folded: write::model(folded, &cut.folded, &inputs, &after)?,
-            inputs: inputs_by_name.collect(),
+            inputs,
+            original: before,
+            folded: after,
         })
     }
 }
 
-/// Compares the two models of each neighbourhood. `compare` runs both on the same inputs, in doubles, and says how far the
-/// outputs are apart, relative to their range; or why it cannot run them.
-pub fn check(
-    neighbourhoods: &[Neighbourhood<'_>],
-    compare: &dyn Fn(&[u8], &[u8]) -> Result<f64, String>,
-) -> LocalResult {
+/// Runs two models on the same inputs, in doubles, and says how far their outputs are apart, relative to their range; or
+/// why it cannot run them.
+pub type Compare<'a> = dyn Fn(&[u8], &[u8]) -> Result<f64, String> + 'a;
+
+/// Compares the two models of each neighbourhood.
+pub fn check(neighbourhoods: &[Neighbourhood<'_>], compare: &Compare<'_>) -> LocalResult {
     let mut result = LocalResult::default();
     for neighbourhood in neighbourhoods {
         let label = neighbourhood.label.clone();
@@ -134,8 +159,7 @@ pub fn check(
             Err(why) => result.skipped.push((label, why)),
             Ok(distance) => {
                 result.ran += 1;
-                // Not the other way round: NaN is a difference.
-                if !(distance <= TOLERANCE) {
+                if distance.is_nan() || distance > TOLERANCE {
                     result.failures.push((label, distance));
                 }
             }

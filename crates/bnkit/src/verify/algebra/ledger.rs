@@ -219,17 +219,26 @@ impl Ledger<'_> {
                 false => Ok(()),
             };
         }
-        let reached = |channel: usize, part: Part| {
-            route.absorbed.iter().any(|absorbed| {
-                (absorbed.part == Part::Whole || absorbed.part == part)
-                    && absorbed.channels.contains(&(channel as u32))
-            })
-        };
         let (s, t) = (&scaling.s, &scaling.t);
-        if (0..s.len()).any(|channel| s.value[channel] != 1.0 && !reached(channel, Part::Scale)) {
+        let reached = |part: Part| {
+            let mut reached = vec![false; s.len()];
+            for absorbed in &route.absorbed {
+                if absorbed.part == Part::Whole || absorbed.part == part {
+                    for &channel in &absorbed.channels {
+                        if let Some(channel) = reached.get_mut(channel as usize) {
+                            *channel = true;
+                        }
+                    }
+                }
+            }
+            reached
+        };
+        let mut scales = s.value.iter().zip(reached(Part::Scale));
+        if scales.any(|(&s, reached)| s != 1.0 && !reached) {
             return Err(Trouble::wrong("nothing absorbed the scale"));
         }
-        if (0..t.len()).all(|channel| t.value[channel] == 0.0 || reached(channel, Part::Shift)) {
+        let mut shifts = t.value.iter().zip(reached(Part::Shift));
+        if shifts.all(|(&t, reached)| t == 0.0 || reached) {
             return Ok(());
         }
         self.shift_stayed(index, route.site, t, scaling.axis)

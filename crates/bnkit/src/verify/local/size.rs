@@ -1,7 +1,7 @@
 //! The dimensions of the inputs of a neighbourhood: those that are certain, and where there are none, some that its
 //! operators take.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bnkit_model::onnx::{AttributeValue, Constants, Dim, Model, Node, Types, Use, ValueId};
@@ -12,8 +12,8 @@ use super::cut::Cut;
 const BATCH: usize = 2;
 /// Spatial axes are at least this long, where nothing says how long they are.
 const SPATIAL: usize = 8;
-/// Values are followed through this many operators.
-const MAX_DEPTH: usize = 64;
+/// So many values are looked at to find out what an input needs.
+const MAX_VALUES: usize = 64;
 /// Inputs of more elements than this take too long to run.
 const MAX_ELEMENTS: usize = 1 << 26;
 
@@ -48,7 +48,7 @@ pub(super) fn dims(pair: &Pair<'_>, cut: &Cut) -> Result<Vec<Vec<usize>>, String
     sizes.spatial = sizes.field_of_view();
     let shrink = cut.inputs.len() == 1 && sizes.is_local();
     let mut all = Vec::new();
-    for &input in &cut.inputs {
+    for &(input, _) in &cut.inputs {
         let mut dims = sizes.input(input)?;
         if shrink {
             for size in dims.iter_mut().skip(2) {
@@ -75,7 +75,7 @@ impl Sizes<'_> {
 
     fn input(&mut self, value: ValueId) -> Result<Vec<usize>, String> {
         let known = self.types.dims(value).map(<[Dim]>::to_vec);
-        let need = self.need(value, 0);
+        let need = self.need(value, &mut HashSet::new());
         let name = &self.model.value(value).name;
         let unknown = || format!("nothing says how many axes \"{name}\" has");
         let rank = match &known {
@@ -140,9 +140,9 @@ impl Sizes<'_> {
     }
 
     /// What the readers of `value` in the cut need of it.
-    fn need(&self, value: ValueId, depth: usize) -> Need {
+    fn need(&self, value: ValueId, seen: &mut HashSet<ValueId>) -> Need {
         let mut all = Need::default();
-        if depth > MAX_DEPTH {
+        if seen.len() > MAX_VALUES || !seen.insert(value) {
             return all;
         }
         for user in &self.model.value(value).uses {
@@ -153,12 +153,12 @@ impl Sizes<'_> {
             let node = self.model.node(id);
             let mut need = self.need_of(node, slot);
             if let (true, Some(output)) = (keeps_layout(node), node.output(0)) {
-                let behind = self.need(output, depth + 1);
+                let behind = self.need(output, seen);
                 need.rank = need.rank.or(behind.rank);
                 need.channels = need.channels.or(behind.channels);
                 need.last = need.last.or(behind.last);
             } else if is_pool(node) && need.rank.is_none() {
-                let behind = node.output(0).map(|output| self.need(output, depth + 1));
+                let behind = node.output(0).map(|output| self.need(output, seen));
                 need.channels = behind.and_then(|behind| behind.channels);
                 need.rank = need.rank.or(behind.and_then(|behind| behind.rank));
             }

@@ -1,9 +1,9 @@
 //! A cut as a model of its own, in doubles.
 //!
-//! Constants are written as initializers, whatever they were: expressions of constants are evaluated. Names are made
-//! unique by the ids of their values, which are the same in the original and in the folded model.
+//! Constants are written as initializers, whatever they were: expressions of constants are evaluated. Inputs and outputs
+//! are named by their position; other names are made unique by the ids of their values.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bnkit_model::onnx::{
     Attribute, AttributeValue, Constants, Model, NodeId, TensorDef, Types, ValueId,
@@ -19,16 +19,11 @@ use prost::Message;
 /// From this version of the format on, initializers need not be inputs.
 const IR_VERSION: i64 = 8;
 
-/// The name that a value has in the models of a neighbourhood.
-pub(super) fn name(model: &Model, value: ValueId) -> String {
-    format!("{}#{}", model.value(value).name, value.index())
-}
-
-/// Writes `nodes` as a model with these inputs (and their dimensions) and outputs.
+/// Writes `nodes` as a model with these inputs (and their names and dimensions) and outputs.
 pub(super) fn model(
     (model, types): (&Model, &Types),
     nodes: &HashSet<NodeId>,
-    inputs: &[(ValueId, Vec<usize>)],
+    (inputs, declarations): (&[ValueId], &[(String, Vec<usize>)]),
     outputs: &[ValueId],
 ) -> Result<Vec<u8>, String> {
     let Some(&any) = nodes.iter().next() else {
@@ -45,12 +40,16 @@ pub(super) fn model(
             name: Some("neighbourhood".to_owned()),
             ..Default::default()
         },
-        defined: HashSet::new(),
+        names: HashMap::new(),
     };
-    for (value, dims) in inputs {
-        writer.defined.insert(*value);
-        let declared = declared(name(model, *value), DType::F64, Some(dims));
-        writer.graph.input.push(declared);
+    for (&value, (name, dims)) in inputs.iter().zip(declarations) {
+        if writer.names.insert(value, name.clone()).is_some() {
+            return Err("two of its inputs have become one".to_owned());
+        }
+        writer
+            .graph
+            .input
+            .push(declared(name.clone(), DType::F64, Some(dims)));
     }
     let order = model
         .topological_order(scope)
@@ -61,10 +60,10 @@ pub(super) fn model(
     for (index, &value) in outputs.iter().enumerate() {
         // A value that is an input, or that is given out twice, needs a name of its own.
         let output = format!("output{index}");
-        writer.operand(value)?;
+        let input = writer.operand(value)?;
         writer.graph.node.push(NodeProto {
             op_type: Some("Identity".to_owned()),
-            input: vec![name(model, value)],
+            input: vec![input],
             output: vec![output.clone()],
             name: Some(output.clone()),
             ..Default::default()
@@ -90,8 +89,8 @@ struct Writer<'m> {
     model: &'m Model,
     constants: Constants<'m>,
     graph: GraphProto,
-    /// Values that are inputs, initializers or results already.
-    defined: HashSet<ValueId>,
+    /// The names of inputs, initializers and results.
+    names: HashMap<ValueId, String>,
 }
 
 impl Writer<'_> {
@@ -111,10 +110,7 @@ impl Writer<'_> {
         }
         for output in &node.outputs {
             proto.output.push(match output {
-                Some(value) => {
-                    self.defined.insert(*value);
-                    name(self.model, *value)
-                }
+                Some(value) => self.define(*value),
                 None => String::new(),
             });
         }
@@ -129,15 +125,22 @@ impl Writer<'_> {
 
     /// The name of a value; a constant is written first.
     fn operand(&mut self, value: ValueId) -> Result<String, String> {
-        let name = name(self.model, value);
-        if self.defined.insert(value) {
-            let tensor = self.constants.tensor(value);
-            let tensor = tensor.map_err(|why| why.explain(self.model))?;
-            let mut tensor = self.tensor(&tensor)?;
-            tensor.name = Some(name.clone());
-            self.graph.initializer.push(tensor);
+        if let Some(name) = self.names.get(&value) {
+            return Ok(name.clone());
         }
+        let tensor = self.constants.tensor(value);
+        let tensor = tensor.map_err(|why| why.explain(self.model))?;
+        let mut tensor = self.tensor(&tensor)?;
+        let name = self.define(value);
+        tensor.name = Some(name.clone());
+        self.graph.initializer.push(tensor);
         Ok(name)
+    }
+
+    fn define(&mut self, value: ValueId) -> String {
+        let name = format!("{}/{}", self.model.value(value).name, value.index());
+        self.names.insert(value, name.clone());
+        name
     }
 
     /// A tensor; floats as doubles, and not rounded if they are computed.
