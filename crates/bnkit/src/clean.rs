@@ -32,7 +32,7 @@ impl Cleaner {
     }
 
     /// Puts BatchNorms and Dropouts into eval mode, and removes the Dropouts.
-    pub(crate) fn to_eval(
+    pub(crate) fn set_eval_mode(
         &mut self,
         model: &mut Model,
         types: &Types,
