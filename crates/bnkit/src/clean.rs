@@ -32,7 +32,7 @@ impl Cleaner {
     }
 
     /// Puts BatchNorms and Dropouts into eval mode, and removes the Dropouts.
-    pub(crate) fn to_eval(
+    pub(crate) fn set_eval_mode(
         &mut self,
         model: &mut Model,
         types: &Types,
@@ -79,7 +79,7 @@ impl Cleaner {
         };
         if training && site.refusal.as_ref().is_some_and(gone) {
             self.warnings.push(Warning {
-                code: "training-mode",
+                code: "stays-in-training",
                 message: format!(
                     "{} normalises with statistics of the batch: it has no running statistics and stays in training mode",
                     model.describe(node)
@@ -96,7 +96,7 @@ impl Cleaner {
             site.refusal =
                 Some(Refusal::new("training-output-read", message).with("outputs", names));
             self.warnings.push(Warning {
-                code: "training-mode",
+                code: "stays-in-training",
                 message: format!(
                     "{} stays in training mode: its training outputs are read",
                     model.describe(node)

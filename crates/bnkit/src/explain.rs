@@ -305,7 +305,7 @@ What to do: look at the statistics with `bnkit inspect --batch-norms`.",
     ),
     entry(
         Warning,
-        "training-mode",
+        "stays-in-training",
         "a BatchNorm stays in training mode",
         "\
 It normalises with the batch because it has no running statistics, or because its training outputs are read. The result

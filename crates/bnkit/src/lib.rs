@@ -1,4 +1,20 @@
 //! Fold BatchNorm out of trained checkpoints, exactly, and prove it.
+//!
+//! A job is one function: [`pipeline::fold`] opens a model, plans, proves, writes and reports. Each step is a public
+//! function too: [`fold::plan`] decides without changing anything, [`fold::Plan::apply`] gives the folded model,
+//! [`verify::prove`] proves it, and `bnkit_model::onnx::Model::save` writes it.
+//!
+//! ```
+//! use bnkit::fold::{Options, plan};
+//! use bnkit_model::onnx::Model;
+//!
+//! # fn main() -> bnkit::Result<()> {
+//! let model = Model::open("../../testdata/models/tiny_resnet.onnx".as_ref())?;
+//! let plan = plan(&model, &Options::default())?;
+//! assert_eq!(plan.summary.folded, plan.summary.batch_norms);
+//! # Ok(())
+//! # }
+//! ```
 
 mod affine;
 mod clean;
@@ -17,3 +33,8 @@ pub mod site;
 pub mod verify;
 
 pub use error::{Error, Result};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

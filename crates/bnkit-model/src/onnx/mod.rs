@@ -12,12 +12,13 @@
 //! | `payload` | the elements of tensors on the way out |
 //! | `types` | element types and shapes, as far as they are certain |
 //! | `constant` | which values are constants, and what they are |
-//! | `edit` | the list of edits, and the one place that applies them |
+//! | `edit`, `apply` | the list of edits, and the one place that applies them |
 //! | `encode`, `segments` | the model as a list of byte ranges, old and new |
 //! | `external` | external data on the way in: containment, reading |
 //! | `layout` | external data on the way out |
 //! | `save`, `output` | writing atomically; one file in the making |
 
+mod apply;
 mod constant;
 mod edit;
 mod encode;

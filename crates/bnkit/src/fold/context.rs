@@ -188,6 +188,7 @@ impl<'m> Context<'m> {
         let Some(value) = self.model.node(node).input(slot) else {
             return Ok(None);
         };
+        self.require_not_annotated(value)?;
         let what = format!("\"{}\"", self.name(value));
         self.constants()
             .f64(value)

@@ -108,7 +108,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         planner.sites.push((node, site));
     }
     let mut cleaner = Cleaner::default();
-    cleaner.to_eval(
+    cleaner.set_eval_mode(
         &mut planner.model,
         &planner.types,
         options.assume_constant,

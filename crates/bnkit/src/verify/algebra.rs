@@ -19,6 +19,7 @@
 //! | `step` | an affine on its way into an operator |
 //! | `vector` | operators with a vector: BatchNorm, Mul, Add, Sub, Div |
 //! | `convolution`, `matrix` | operators with a weight |
+//! | `addend` | what a Gemm adds |
 //! | `border` | whether a Conv sees anything but its input |
 //! | `compare` | stored against recomputed |
 //! | `ledger` | the two passes |
@@ -29,6 +30,7 @@ use bnkit_model::onnx::{Model, NodeId};
 use crate::Result;
 use crate::route::Route;
 
+mod addend;
 mod book;
 mod border;
 mod bystanders;

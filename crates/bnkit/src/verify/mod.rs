@@ -12,14 +12,15 @@
 pub mod algebra;
 pub mod end_to_end;
 pub mod inputs;
+pub mod local;
 pub mod metrics;
 #[cfg(test)]
 mod nets;
+mod samples;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use bnkit_engine::{EngineError, InputSpec, LoadOptions, Precision as Run, Session};
 use bnkit_model::onnx::{Edit, Model, NodeId, Precision};
 
 use crate::fold::{self, Plan};
@@ -28,6 +29,7 @@ use crate::route::Route;
 use crate::{Error, Result};
 use end_to_end::{EndToEnd, Subject};
 use inputs::Sample;
+use samples::{distance_in_f64, samples};
 
 /// How equality is proved.
 #[derive(Debug, Clone)]
@@ -155,9 +157,11 @@ pub fn prove(
             .routes
             .get(failure.route)
             .map(|route| original.label(route.site).to_owned());
-        verification
-            .notes
-            .push(format!("{}: {}", original.describe(failure.node), failure.describe()));
+        verification.notes.push(format!(
+            "{}: {}",
+            original.describe(failure.node),
+            failure.describe()
+        ));
         return Ok(verification);
     }
     let runner = Runner {
@@ -167,7 +171,7 @@ pub fn prove(
     };
     let samples = match runner.samples()? {
         Ok(samples) => samples,
-        Err(why) => return local(original, plan, verification, &why),
+        Err(why) => return local(original, plan, options, verification, &why),
     };
     match runner.run(plan.apply(), &samples) {
         Ok(found) => {
@@ -184,7 +188,7 @@ pub fn prove(
             Ok(verification)
         }
         Err(end_to_end::Error::Unsupported(why)) => {
-            local(original, plan, verification, &why.to_string())
+            local(original, plan, options, verification, &why.to_string())
         }
         Err(error) => {
             verification.notes.push(error.to_string());
@@ -245,103 +249,40 @@ impl Runner<'_> {
     }
 }
 
-/// Samples for a model: of the user's data, or random ones of shapes on which the model runs.
-fn samples(
-    bytes: &[u8],
-    model: &Model,
-    options: &VerifyOptions,
-) -> Result<std::result::Result<Vec<Sample>, String>> {
-    let specs = match bnkit_engine::inputs(bytes) {
-        Ok(specs) => specs,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let shapes = named_shapes(&specs, &options.shapes)?;
-    if let Some(path) = &options.data {
-        let data = crate::data::load(path)?;
-        return Ok(Ok(inputs::from_data(
-            &specs,
-            &data,
-            &shapes,
-            options.samples,
-        )?));
-    }
-    let open = specs
-        .iter()
-        .any(|spec| is_open(spec) && !shapes.iter().any(|(name, _)| *name == spec.name));
-    let mut unsupported = false;
-    let mut runs = |sample: &Sample| -> Result<(), String> {
-        if !open || unsupported {
-            return Ok(());
-        }
-        let tried = try_run(bytes, model, sample);
-        unsupported = matches!(tried, Err(EngineError::Unsupported { .. }));
-        if unsupported {
-            Ok(())
-        } else {
-            tried.map_err(|error| error.to_string())
-        }
-    };
-    match inputs::generate(&specs, &shapes, options.samples, options.seed, &mut runs) {
-        Ok(samples) => Ok(Ok(samples)),
-        // A shape that the user gave must fit; one that was guessed need not be found.
-        Err(error) if shapes.is_empty() => Ok(Err(error.to_string())),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Whether sizes have to be guessed; the batch, which is 1 then, nearly always can.
-fn is_open(spec: &InputSpec) -> bool {
-    spec.dims.as_ref().is_none_or(|dims| {
-        dims.iter()
-            .skip(1)
-            .any(|dim| !matches!(dim, bnkit_engine::Dim::Fixed(_)))
-    })
-}
-
-fn try_run(bytes: &[u8], model: &Model, sample: &Sample) -> Result<(), EngineError> {
-    let dims: Vec<_> = sample
-        .iter()
-        .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
-        .collect();
-    let options = LoadOptions {
-        precision: Run::F32,
-        input_dims: &dims,
-        model_dir: model.dir(),
-        extra_outputs: &[],
-        perturbation: None,
-    };
-    Session::load(bytes, &options)?.run(sample).map(|_| ())
-}
-
-/// Gives a shape without a name that of the only input.
-fn named_shapes(
-    specs: &[InputSpec],
-    shapes: &[(String, Vec<usize>)],
-) -> Result<Vec<(String, Vec<usize>)>> {
-    shapes
-        .iter()
-        .map(|(name, dims)| match (name.as_str(), specs) {
-            ("", [only]) => Ok((only.name.clone(), dims.clone())),
-            ("", _) => Err(Error::Request(format!(
-                "--shape without a name: the model has {} inputs; say NAME=1x3x224x224",
-                specs.len()
-            ))),
-            _ => Ok((name.clone(), dims.clone())),
-        })
-        .collect()
-}
-
-/// The engine cannot run the model: the constants are proved, and each neighbourhood on its own.
+/// The engine cannot run the model: the constants are proved, and each neighbourhood on its own, in f64.
 fn local(
-    _original: &Model,
-    _plan: &Plan,
+    original: &Model,
+    plan: &Plan,
+    options: &VerifyOptions,
     mut verification: Verification,
     why: &str,
 ) -> Result<Verification> {
+    let neighbourhoods = local::neighbourhoods(original, plan.apply(), &plan.routes);
+    let count = neighbourhoods.len();
+    let found = local::check(&neighbourhoods, &|a, b| distance_in_f64(a, b, options.seed));
     verification
         .notes
         .push(format!("the engine cannot run the whole model: {why}"));
-    verification.verdict = Verdict::EquivalentLocal;
+    verification.notes.push(format!(
+        "{} of {count} neighbourhoods of folds were run on their own, in f64",
+        found.ran
+    ));
+    let skipped = found
+        .skipped
+        .iter()
+        .take(3)
+        .map(|(label, why)| format!("\"{label}\" was not run: {why}"));
+    verification.notes.extend(skipped);
+    verification.verdict = match found.failures.first() {
+        None => Verdict::EquivalentLocal,
+        Some((label, distance)) => {
+            verification.culprit = Some(label.clone());
+            verification.notes.push(format!(
+                "\"{label}\" differs by {distance:e} of the output's range"
+            ));
+            Verdict::NotEquivalent
+        }
+    };
     Ok(verification)
 }
 

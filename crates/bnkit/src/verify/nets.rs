@@ -131,6 +131,14 @@ impl Net {
         self
     }
 
+    pub(crate) fn without_repeated_constants(mut self) -> Self {
+        let mut names = std::collections::HashSet::new();
+        self.graph
+            .initializer
+            .retain(|tensor| names.insert(tensor.name().to_owned()));
+        self
+    }
+
     pub(crate) fn bytes(self) -> Vec<u8> {
         let model = ModelProto {
             ir_version: Some(8),

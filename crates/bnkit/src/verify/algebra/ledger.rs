@@ -220,24 +220,31 @@ impl Ledger<'_> {
             };
         }
         let (s, t) = (&scaling.s, &scaling.t);
-        // Where several channels become one, the route names one of them for all that are equal.
-        let equal = |channel: usize, named: usize| {
-            named < s.len()
-                && s.value[named] == s.value[channel]
-                && t.value[named] == t.value[channel]
+        let reached = |part: Part| {
+            let mut reached = vec![false; s.len()];
+            for absorbed in &route.absorbed {
+                if absorbed.part == Part::Whole || absorbed.part == part {
+                    for &channel in &absorbed.channels {
+                        if let Some(channel) = reached.get_mut(channel as usize) {
+                            *channel = true;
+                        }
+                    }
+                }
+            }
+            // Where several channels become one, the route names one of them for all that are equal.
+            let key = |channel: usize| (s.value[channel].to_bits(), t.value[channel].to_bits());
+            let named = (0..s.len()).filter(|&channel| reached[channel]).map(key);
+            let named: HashSet<(u64, u64)> = named.collect();
+            let all = 0..s.len();
+            all.map(|channel| reached[channel] || named.contains(&key(channel)))
+                .collect::<Vec<bool>>()
         };
-        let reached = |channel: usize, part: Part| {
-            route.absorbed.iter().any(|absorbed| {
-                let named = &absorbed.channels;
-                (absorbed.part == Part::Whole || absorbed.part == part)
-                    && (named.contains(&(channel as u32))
-                        || named.iter().any(|&named| equal(channel, named as usize)))
-            })
-        };
-        if (0..s.len()).any(|channel| s.value[channel] != 1.0 && !reached(channel, Part::Scale)) {
+        let mut scales = s.value.iter().zip(reached(Part::Scale));
+        if scales.any(|(&s, reached)| s != 1.0 && !reached) {
             return Err(Trouble::wrong("nothing absorbed the scale"));
         }
-        if (0..t.len()).all(|channel| t.value[channel] == 0.0 || reached(channel, Part::Shift)) {
+        let mut shifts = t.value.iter().zip(reached(Part::Shift));
+        if shifts.all(|(&t, reached)| t == 0.0 || reached) {
             return Ok(());
         }
         self.shift_stayed(index, route.site, t, scaling.axis)

@@ -1,0 +1,433 @@
+//! The one place that changes a model: it carries out edits, and keeps uses, names and the file order of things in step.
+
+use super::edit::{Edit, NewTensor, Operand};
+use super::model::*;
+use crate::{Error, Result};
+
+impl Model {
+    /// Applies edits in order.
+    ///
+    /// # Errors
+    /// If an edit names a value that no edit made: a mistake of the caller, not of the model.
+    pub fn apply(&mut self, edits: &[Edit]) -> Result<()> {
+        edits.iter().try_for_each(|edit| self.apply_one(edit))
+    }
+
+    fn apply_one(&mut self, edit: &Edit) -> Result<()> {
+        match edit {
+            Edit::RemoveNode { node } => self.remove_node(*node),
+            Edit::SetInput { node, slot, value } => {
+                let value = self.operand(self.node(*node).scope, value)?;
+                self.set_input(*node, *slot, Some(value));
+            }
+            Edit::RemoveInput { node, slot } => self.set_input(*node, *slot, None),
+            Edit::SetOutput { node, slot, value } => self.set_output(*node, *slot, value)?,
+            Edit::TruncateOutputs { node, keep } => {
+                for slot in *keep..self.node(*node).outputs.len() {
+                    self.orphan(*node, slot);
+                }
+                self.touch(*node).outputs.truncate(*keep);
+            }
+            Edit::SetAttribute { node, name, value } => {
+                let attributes = &mut self.touch(*node).attributes;
+                let attribute = Attribute {
+                    name: name.clone(),
+                    value: value.clone(),
+                    span: None,
+                };
+                match attributes
+                    .iter_mut()
+                    .find(|attribute| attribute.name == *name)
+                {
+                    Some(existing) => *existing = attribute,
+                    None => attributes.push(attribute),
+                }
+            }
+            Edit::RemoveAttribute { node, name } => {
+                self.touch(*node)
+                    .attributes
+                    .retain(|attribute| attribute.name != *name);
+            }
+            Edit::ReplaceUses { value, by } => {
+                let readers: Vec<Use> = self.value(*value).uses.clone();
+                for user in readers {
+                    if let Use::Node(node, slot) = user {
+                        self.set_input(node, slot, Some(*by));
+                    }
+                }
+            }
+            Edit::SetConstant { value, tensor } => self.set_constant(*value, tensor.clone()),
+            Edit::AddConstant {
+                scope,
+                name,
+                tensor,
+            } => self.add_constant(*scope, name, tensor.clone()),
+            Edit::DropConstant { value } => self.drop_constant(*value),
+            Edit::DropOutput { scope, slot } => self.drop_output(*scope, *slot),
+            Edit::AddNode {
+                after,
+                op_type,
+                name,
+                inputs,
+                outputs,
+            } => {
+                self.add_node(*after, op_type, name, inputs, outputs)?;
+            }
+            Edit::SetMetadata { key, value } => {
+                let entry = (key.clone(), value.clone());
+                if self.metadata.contains(&entry) {
+                    return Ok(());
+                }
+                self.metadata_dirty = true;
+                match self
+                    .metadata
+                    .iter_mut()
+                    .find(|(existing, _)| existing == key)
+                {
+                    Some(entry) => entry.1.clone_from(value),
+                    None => self.metadata.push(entry),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, node: NodeId) -> &mut Node {
+        let scope = self.node(node).scope;
+        self.scopes[scope.index()].dirty = true;
+        let node = &mut self.nodes[node.index()];
+        node.dirty = true;
+        node
+    }
+
+    fn operand(&self, scope: ScopeId, operand: &Operand) -> Result<ValueId> {
+        match operand {
+            Operand::Value(value) => Ok(*value),
+            Operand::New(name) => self.scope(scope).names.get(name).copied().ok_or_else(|| {
+                Error::invalid(format!("an edit reads \"{name}\", which no edit made"))
+            }),
+        }
+    }
+
+    fn define(
+        &mut self,
+        scope: ScopeId,
+        name: &str,
+        origin: Origin,
+        tensor: Option<TensorDef>,
+    ) -> ValueId {
+        let id = ValueId::new(self.values.len());
+        self.values.push(Value {
+            scope,
+            name: name.to_owned(),
+            origin,
+            tensor,
+            uses: Vec::new(),
+            declared: None,
+        });
+        self.scopes[scope.index()].names.insert(name.to_owned(), id);
+        *self.names.entry(name.to_owned()).or_default() += 1;
+        id
+    }
+
+    fn set_input(&mut self, node: NodeId, slot: usize, value: Option<ValueId>) {
+        let user = Use::Node(node, slot);
+        if let Some(old) = self.node(node).input(slot) {
+            self.values[old.index()].uses.retain(|other| *other != user);
+        }
+        if let Some(value) = value {
+            self.values[value.index()].uses.push(user);
+        }
+        let inputs = &mut self.touch(node).inputs;
+        if inputs.len() <= slot {
+            inputs.resize(slot + 1, None);
+        }
+        inputs[slot] = value;
+        while inputs.last() == Some(&None) {
+            inputs.pop();
+        }
+    }
+
+    fn set_output(&mut self, node: NodeId, slot: usize, value: &Operand) -> Result<()> {
+        self.orphan(node, slot);
+        let scope = self.node(node).scope;
+        let origin = Origin::Node(node, slot);
+        let id = match value {
+            Operand::Value(id) => {
+                let value = &mut self.values[id.index()];
+                if value.origin == Origin::Removed {
+                    let name = value.name.clone();
+                    *self.names.entry(name.clone()).or_default() += 1;
+                    self.scopes[scope.index()].names.insert(name, *id);
+                }
+                self.values[id.index()].origin = origin;
+                *id
+            }
+            Operand::New(name) => self.define(scope, name, origin, None),
+        };
+        let outputs = &mut self.touch(node).outputs;
+        if outputs.len() <= slot {
+            outputs.resize(slot + 1, None);
+        }
+        outputs[slot] = Some(id);
+        Ok(())
+    }
+
+    /// Takes the value that `node` writes in `slot` away from it.
+    fn orphan(&mut self, node: NodeId, slot: usize) {
+        let Some(id) = self.node(node).output(slot) else {
+            return;
+        };
+        if self.value(id).origin == Origin::Node(node, slot) {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: ValueId) {
+        let value = &mut self.values[id.index()];
+        value.origin = Origin::Removed;
+        let (scope, name) = (value.scope, value.name.clone());
+        let names = &mut self.scopes[scope.index()].names;
+        if names.get(&name) == Some(&id) {
+            names.remove(&name);
+        }
+        if let Some(count) = self.names.get_mut(&name) {
+            *count -= 1;
+            if *count == 0 {
+                self.names.remove(&name);
+            }
+        }
+    }
+
+    fn remove_node(&mut self, id: NodeId) {
+        debug_assert!(
+            self.bodies(id).next().is_none(),
+            "nodes with bodies are not removed"
+        );
+        for slot in 0..self.node(id).inputs.len() {
+            let user = Use::Node(id, slot);
+            if let Some(value) = self.node(id).input(slot) {
+                self.values[value.index()]
+                    .uses
+                    .retain(|other| *other != user);
+            }
+        }
+        for slot in 0..self.node(id).outputs.len() {
+            self.orphan(id, slot);
+        }
+        let scope = self.touch(id).scope;
+        self.nodes[id.index()].alive = false;
+        let scope = &mut self.scopes[scope.index()];
+        scope.nodes.retain(|&other| other != id);
+        scope.items.retain(|item| item.kind != ItemKind::Node(id));
+    }
+
+    fn set_constant(&mut self, id: ValueId, tensor: NewTensor) {
+        let scope = self.value(id).scope;
+        let changed_shape = match (&self.value(id).tensor, &self.value(id).declared) {
+            (Some(old), _) => old.dims != tensor.dims || old.dtype != tensor.dtype,
+            (None, declared) => declared.is_some(),
+        };
+        self.scopes[scope.index()].dirty = true;
+        if changed_shape {
+            self.redeclare(id, &tensor);
+        }
+        if let Origin::Node(node, _) = self.value(id).origin {
+            if matches!(self.scope(scope).kind, ScopeKind::Function { .. }) {
+                let value = AttributeValue::Tensor(tensor.into_def());
+                let node = self.touch(node);
+                node.attributes = vec![Attribute {
+                    name: "value".to_owned(),
+                    value,
+                    span: None,
+                }];
+                return;
+            }
+            let name = self.value(id).name.clone();
+            self.remove_node(node);
+            let value = &mut self.values[id.index()];
+            value.origin = Origin::Initializer;
+            value.tensor = Some(tensor.into_def());
+            self.scopes[scope.index()].names.insert(name.clone(), id);
+            *self.names.entry(name).or_default() += 1;
+            self.enlist(scope, id);
+            return;
+        }
+        let value = &mut self.values[id.index()];
+        let span = value.tensor.take().and_then(|old| old.span);
+        value.tensor = Some(tensor.over(span));
+    }
+
+    /// Corrects what the file declares of a constant whose type or shape changes.
+    fn redeclare(&mut self, id: ValueId, tensor: &NewTensor) {
+        let value = &mut self.values[id.index()];
+        let dims = tensor
+            .dims
+            .iter()
+            .map(|&dim| Dim::Known(dim as u64))
+            .collect();
+        value.declared = Some(TensorType {
+            dtype: tensor.dtype,
+            dims: Some(dims),
+        });
+        let (scope, name) = (value.scope, value.name.clone());
+        let items = &mut self.scopes[scope.index()].items;
+        items.retain(|item| item.kind != ItemKind::ValueInfo(name.clone()));
+        for item in items
+            .iter_mut()
+            .filter(|item| item.kind == ItemKind::Input(id))
+        {
+            item.span = None;
+        }
+    }
+
+    fn enlist(&mut self, scope: ScopeId, id: ValueId) {
+        // Before IR version 4 every initializer of the main graph is an input too.
+        let is_input = self.ir_version < 4 && self.scope(scope).kind == ScopeKind::Main;
+        let scope = &mut self.scopes[scope.index()];
+        scope.initializers.push(id);
+        scope.items.push(Item {
+            kind: ItemKind::Initializer(id),
+            span: None,
+        });
+        if is_input {
+            scope.inputs.push(id);
+            scope.items.push(Item {
+                kind: ItemKind::Input(id),
+                span: None,
+            });
+            self.values[id.index()].origin = Origin::Input;
+        }
+    }
+
+    fn add_constant(&mut self, scope: ScopeId, name: &str, tensor: NewTensor) {
+        self.scopes[scope.index()].dirty = true;
+        let def = tensor.into_def();
+        if !matches!(self.scope(scope).kind, ScopeKind::Function { .. }) {
+            let id = self.define(scope, name, Origin::Initializer, Some(def));
+            self.enlist(scope, id);
+            return;
+        }
+        let node = NodeId::new(self.nodes.len());
+        let value = self.define(scope, name, Origin::Node(node, 0), None);
+        let value_attribute = Attribute {
+            name: "value".to_owned(),
+            value: AttributeValue::Tensor(def),
+            span: None,
+        };
+        self.nodes.push(Node {
+            scope,
+            name: name.to_owned(),
+            op_type: "Constant".to_owned(),
+            domain: String::new(),
+            inputs: Vec::new(),
+            outputs: vec![Some(value)],
+            attributes: vec![value_attribute],
+            alive: true,
+            span: None,
+            dirty: true,
+        });
+        let scope = &mut self.scopes[scope.index()];
+        scope.nodes.insert(0, node);
+        let first = scope
+            .items
+            .iter()
+            .position(|item| matches!(item.kind, ItemKind::Node(_)));
+        let item = Item {
+            kind: ItemKind::Node(node),
+            span: None,
+        };
+        scope.items.insert(first.unwrap_or(scope.items.len()), item);
+    }
+
+    fn drop_constant(&mut self, id: ValueId) {
+        debug_assert!(
+            self.value(id).uses.is_empty(),
+            "only what nobody reads is dropped"
+        );
+        let scope = self.value(id).scope;
+        let name = self.value(id).name.clone();
+        self.forget(id);
+        let scope = &mut self.scopes[scope.index()];
+        scope.dirty = true;
+        scope.initializers.retain(|&other| other != id);
+        scope.inputs.retain(|&other| other != id);
+        scope.items.retain(|item| match &item.kind {
+            ItemKind::Initializer(other) | ItemKind::Input(other) => *other != id,
+            ItemKind::ValueInfo(other) => *other != name,
+            _ => true,
+        });
+    }
+
+    fn drop_output(&mut self, scope: ScopeId, slot: usize) {
+        let id = self.scopes[scope.index()].outputs.remove(slot);
+        let later = self.scopes[scope.index()].outputs[slot..].to_vec();
+        self.values[id.index()]
+            .uses
+            .retain(|user| *user != Use::Output(scope, slot));
+        for (at, moved) in later.into_iter().enumerate() {
+            for user in &mut self.values[moved.index()].uses {
+                if *user == Use::Output(scope, slot + at + 1) {
+                    *user = Use::Output(scope, slot + at);
+                }
+            }
+        }
+        let items = &mut self.scopes[scope.index()].items;
+        let outputs = items
+            .iter()
+            .enumerate()
+            .filter(|(_, item)| matches!(item.kind, ItemKind::Output(_)));
+        if let Some((at, _)) = outputs.into_iter().nth(slot) {
+            items.remove(at);
+        }
+        self.scopes[scope.index()].dirty = true;
+    }
+
+    fn add_node(
+        &mut self,
+        after: NodeId,
+        op_type: &str,
+        name: &str,
+        inputs: &[Operand],
+        outputs: &[Operand],
+    ) -> Result<()> {
+        let scope = self.node(after).scope;
+        let id = NodeId::new(self.nodes.len());
+        self.nodes.push(Node {
+            scope,
+            name: name.to_owned(),
+            op_type: op_type.to_owned(),
+            domain: String::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            attributes: Vec::new(),
+            alive: true,
+            span: None,
+            dirty: true,
+        });
+        let scope = &mut self.scopes[scope.index()];
+        let node_at = scope.nodes.iter().position(|&node| node == after);
+        scope
+            .nodes
+            .insert(node_at.map_or(scope.nodes.len(), |at| at + 1), id);
+        let item_at = scope
+            .items
+            .iter()
+            .position(|item| item.kind == ItemKind::Node(after));
+        let item = Item {
+            kind: ItemKind::Node(id),
+            span: None,
+        };
+        scope
+            .items
+            .insert(item_at.map_or(scope.items.len(), |at| at + 1), item);
+        for (slot, operand) in inputs.iter().enumerate() {
+            let value = self.operand(self.node(after).scope, operand)?;
+            self.set_input(id, slot, Some(value));
+        }
+        for (slot, operand) in outputs.iter().enumerate() {
+            self.set_output(id, slot, operand)?;
+        }
+        Ok(())
+    }
+}
