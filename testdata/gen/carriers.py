@@ -319,7 +319,7 @@ def register_depth_to_space():
 register_depth_to_space()
 
 
-@case("Two Convs, Add, BN: both take s, one takes t.")
+@case("Two Convs, Add, BN: both take s, one takes t.", flags=["--through-branches"])
 def carry_add_branches(g):
     x = image(g)
     y = g.node("Add", [g.conv(x, 3, 4, name="conv1"), g.conv(x, 3, 4, name="conv2", bias=False)], "add")
@@ -327,7 +327,15 @@ def carry_add_branches(g):
     g.folded("bn", "conv1", "conv2")
 
 
-@case("Two Convs, Sub, BN.")
+@case("Two Convs, Add, BN by default: the branches are not touched.")
+def carry_add_branches_default(g):
+    x = image(g)
+    y = g.node("Add", [g.conv(x, 3, 4, name="conv1"), g.conv(x, 3, 4, name="conv2")], "add")
+    g.output(g.bn(y, 4))
+    g.kept("bn", "no-absorber")
+
+
+@case("Two Convs, Sub, BN.", flags=["--through-branches"])
 def carry_sub_branches(g):
     x = image(g)
     y = g.node("Sub", [g.conv(x, 3, 4, name="conv1"), g.conv(x, 3, 4, name="conv2")], "sub")
@@ -343,7 +351,7 @@ def carry_add_skip(g):
     g.kept("bn", "no-absorber", "graph-input", "shared-output")
 
 
-@case("x + x: the Conv's output is read twice by one Add; t is added once.")
+@case("x + x: the Conv's output is read twice by one Add; t is added once.", flags=["--through-branches"])
 def carry_add_same(g):
     y = g.conv(image(g), 3, 4)
     g.output(g.bn(g.node("Add", [y, y], "add"), 4))
@@ -775,7 +783,7 @@ def carry_space_to_depth_equal(g):
     g.folded("bn", "conv")
 
 
-@case("Sub of a Relu and a Conv, BN: the first cannot take t, so the second takes -t.")
+@case("Sub of a Relu and a Conv, BN: the first cannot take t, so the second takes -t.", flags=["--through-branches"])
 def carry_sub_second_shift(g):
     x = image(g)
     y = g.node("Relu", [g.conv(x, 3, 4, name="conv1")], "relu")
@@ -783,7 +791,7 @@ def carry_sub_second_shift(g):
     g.folded("bn", "conv1", "conv2")
 
 
-@case("Sub of two Relus, BN: neither can take t.")
+@case("Sub of two Relus, BN: neither can take t.", flags=["--through-branches"])
 def carry_sub_relus(g):
     x = image(g)
     branches = [g.node("Relu", [g.conv(x, 3, 4, name=f"conv{i}")], f"relu{i}") for i in (1, 2)]
@@ -791,7 +799,7 @@ def carry_sub_relus(g):
     g.kept("bn", "nonzero-shift")
 
 
-@case("Sub of a Relu and of a Conv with an Add, BN: -t goes to the Add, or to the Conv once that has the constant.")
+@case("Sub of a Relu and of a Conv with an Add, BN: -t goes to the Add, or to the Conv once that has the constant.", flags=["--through-branches"])
 def carry_sub_nested(g):
     x = image(g)
     y = g.node("Relu", [g.conv(x, 3, 4, name="conv1")], "relu")
@@ -807,7 +815,7 @@ def carry_sub_same(g):
     g.kept("bn", "no-absorber", "shared-output")
 
 
-@case("Two Convs that share weight and bias, Add, BN: one takes t, so they part.")
+@case("Two Convs that share weight and bias, Add, BN: one takes t, so they part.", flags=["--through-branches"])
 def carry_add_shared_weight(g):
     weight, bias = g.const("w", g.normal(4, 3, 3, 3) * 0.4), g.const("b", g.normal(4))
     y = [g.conv(image(g), 3, 4, name="conv1", weight=weight, bias=bias)]
@@ -816,7 +824,7 @@ def carry_add_shared_weight(g):
     g.folded("bn", "conv1", "conv2")
 
 
-@case("A diamond: one branch of the Add comes out of the other.")
+@case("A diamond: one branch of the Add comes out of the other.", flags=["--through-branches"])
 def carry_add_diamond(g):
     y = g.conv(image(g), 3, 4, name="conv1")
     z = g.conv(g.node("Sigmoid", [y], "sigmoid"), 4, 4, name="conv2", pads=[1, 1, 1, 1])
@@ -824,7 +832,7 @@ def carry_add_diamond(g):
     g.kept("bn", "shared-output")
 
 
-@case("Add of [N,C,H,W] and [N,C,1,1]: both have all channels.")
+@case("Add of [N,C,H,W] and [N,C,1,1]: both have all channels.", flags=["--through-branches"])
 def carry_add_squeeze(g):
     x = image(g)
     z = g.conv(g.node("GlobalAveragePool", [x], "pool"), 3, 4, (1, 1), name="conv2")
@@ -832,7 +840,7 @@ def carry_add_squeeze(g):
     g.folded("bn", "conv1", "conv2")
 
 
-@case("Four branches in a tree of Adds, of which only the last can take t.")
+@case("Four branches in a tree of Adds, of which only the last can take t.", flags=["--through-branches"])
 def carry_add_tree(g):
     x = image(g)
     relus = [g.node("Relu", [g.conv(x, 3, 4, name=f"conv{i}")], f"relu{i}") for i in (1, 2, 3)]

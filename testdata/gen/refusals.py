@@ -222,13 +222,6 @@ def option_skip(g):
     g.left = 1
 
 
-@case("--lower turns a lone BatchNorm into Mul and Add.", flags=["--lower"])
-def option_lower(g):
-    g.output(g.node("Relu", [g.bn(image(g), 3)], "relu"))
-    g.sites.append({"node": "bn", "decision": "lowered"})
-    g.left = 0
-
-
 # --- malformed -----------------------------------------------------------------------------------------------------------
 
 

@@ -163,6 +163,7 @@ impl Cleaner {
             types,
             assume_constant,
             may_add_nodes: false,
+            through_branches: false,
         };
         let mode = dropout_mode(&context, node);
         let label = model.label(node).to_owned();

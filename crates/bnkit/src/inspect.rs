@@ -122,6 +122,7 @@ fn batch_norm(
         types,
         assume_constant: options.assume_constant,
         may_add_nodes: true,
+        through_branches: options.through_branches,
     };
     let parameters = Parameters::read(&context, node).ok();
     let shape = model

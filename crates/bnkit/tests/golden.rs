@@ -35,6 +35,7 @@ fn options(case: &Value) -> Option<Options> {
     let mut flags = flags.into_iter();
     while let Some(flag) = flags.next() {
         match flag {
+            "--through-branches" => options.through_branches = true,
             "--assume-constant" => options.assume_constant = true,
             "--allow-bad-statistics" => options.allow_bad_statistics = true,
             "--skip" => options.skip.push(flags.next()?.to_owned()),

@@ -1,5 +1,6 @@
 //! What a rule may ask and do: attributes, constants, shapes, and edits that never change what somebody else reads.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bnkit_model::onnx::{
@@ -23,6 +24,8 @@ pub(crate) struct Context<'m> {
     pub assume_constant: bool,
     /// Whether a rule may add a node where an operator has no constant to put a shift into.
     pub may_add_nodes: bool,
+    /// Whether an Add or Sub of two branches passes the affine on to both.
+    pub through_branches: bool,
 }
 
 impl<'m> Context<'m> {
@@ -310,6 +313,27 @@ impl<'m> Context<'m> {
             Origin::Removed => false,
         };
         replaceable && info.uses.len() == 1 && info.scope == scope
+    }
+
+    /// A name for a new node beside the one called `label`; none if that has none. Engines want node names unique.
+    pub(crate) fn fresh_node_name(&self, label: &str, role: &str) -> String {
+        if label.is_empty() {
+            return String::new();
+        }
+        let wanted = format!("{label}_{role}");
+        let taken: HashSet<&str> = self
+            .model
+            .nodes()
+            .map(|(_, node)| node.name.as_str())
+            .collect();
+        if !taken.contains(wanted.as_str()) {
+            return wanted;
+        }
+        let numbered = (1u64..).map(|number| format!("{wanted}_{number}"));
+        numbered
+            .into_iter()
+            .find(|name| !taken.contains(name.as_str()))
+            .expect("there are more numbers than names")
     }
 
     /// A name for the bias of an operator that has none: after its weight, as frameworks name them.

@@ -27,6 +27,8 @@ pub struct Options {
     pub assume_constant: bool,
     /// Keep BatchNorms with bad statistics instead of failing.
     pub allow_bad_statistics: bool,
+    /// Fold backwards through an Add or Sub of two computed branches, into both.
+    pub through_branches: bool,
 }
 
 /// What is to be done, and why not more.
@@ -176,6 +178,7 @@ impl Planner<'_> {
             types: &self.types,
             assume_constant: self.options.assume_constant,
             may_add_nodes,
+            through_branches: self.options.through_branches,
         }
     }
 

@@ -195,11 +195,7 @@ fn add_shift(
         Edit::AddNode {
             after: node,
             op_type: "Add",
-            name: if label.is_empty() {
-                String::new()
-            } else {
-                format!("{label}_bias")
-            },
+            name: context.fresh_node_name(label, "bias"),
             inputs: vec![Operand::New(product), Operand::New(constant)],
             outputs: vec![output.into()],
         },

@@ -81,6 +81,14 @@ fn require_all_channels(context: &Context<'_>, node: NodeId, affine: &Affine) ->
 
 /// `sign` is what the second operand is multiplied by.
 fn backward(context: &Context<'_>, node: NodeId, affine: &Affine, sign: f64) -> Answer<Vec<Way>> {
+    if !context.through_branches {
+        return stop(
+            context,
+            node,
+            "no-absorber",
+            "joins two branches (--through-branches folds into both)",
+        );
+    }
     require_all_channels(context, node, affine)?;
     if context.input(node, 0)? == context.input(node, 1)? {
         if sign < 0.0 {
