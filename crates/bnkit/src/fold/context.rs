@@ -216,9 +216,10 @@ impl<'m> Context<'m> {
                 scales: Vec::new(),
             },
         };
+        let factors: Arc<[f64]> = factors.into();
         recipe.scales.push(Scale {
             inner,
-            factors: factors.into(),
+            factors: factors.clone(),
         });
         let new = NewTensor {
             dtype: tensor.dtype,
@@ -226,6 +227,9 @@ impl<'m> Context<'m> {
             recipe: Arc::new(recipe),
         };
         self.check_range(&new)?;
+        if tensor.dtype == DType::F16 {
+            self.check_precision(&new, inner, factors)?;
+        }
         Ok(Some(new))
     }
 
@@ -269,6 +273,36 @@ impl<'m> Context<'m> {
         Ok(())
     }
 
+    /// Refuses weights that a scale moves into the subnormal numbers of float16, where they lose their digits: the
+    /// rounding of each feature must stay near that of normal numbers, about 2⁻¹² of it.
+    fn check_precision(&self, tensor: &NewTensor, inner: usize, factors: Arc<[f64]>) -> Answer<()> {
+        let features = factors.len();
+        let (mut errors, mut norms) = (vec![0.0; features], vec![0.0; features]);
+        self.model
+            .for_each_chunk(&tensor.clone().into_def(), |start, elements| {
+                for (element, &value) in (start..).zip(elements) {
+                    let feature = element / inner.max(1) % features;
+                    errors[feature] += (tensor.dtype.round(value) - value).powi(2);
+                    norms[feature] += value * value;
+                }
+                Ok(())
+            })?;
+        const LIMIT: f64 = 1.0 / 256.0;
+        let lost = errors
+            .iter()
+            .zip(&norms)
+            .position(|(error, norm)| *error > LIMIT * LIMIT * norm);
+        match lost {
+            None => Ok(()),
+            Some(feature) => Err(Refusal::new(
+                "range",
+                format!("the folded weights of channel {feature} are too small for {} and would lose their digits", tensor.dtype),
+            )
+            .with("channel", feature)
+            .into()),
+        }
+    }
+
     /// Puts `tensor` into an input slot: over the constant that is there if nobody else reads it, beside it otherwise.
     /// `hint` names a constant where there was none.
     pub(crate) fn put(
@@ -288,7 +322,7 @@ impl<'m> Context<'m> {
                 .fresh_name(&format!("{}_folded", self.name(value))),
             Some(value) => self
                 .model
-                .fresh_name(&format!("{}_folded_{slot}", self.name(value))),
+                .fresh_name(&format!("{}_folded_bias", self.name(value))),
             None => self.model.fresh_name(hint),
         };
         let value = Operand::New(name.clone());
