@@ -18,7 +18,7 @@ use tract_onnx::tract_core::model::TypedRunnableModel;
 use crate::constant::{datum_type, from_tract, to_tract};
 use crate::error::node_name;
 use crate::normalise::{Context, normalise, opset};
-use crate::operators::{exchange, negative_padding, registry, single_step};
+use crate::operators::{exchange, hide_reversed, negative_padding, registry, single_step};
 use crate::quiet::catch;
 use crate::spec::{self, Dim, InputSpec};
 use crate::{EngineError, Perturbation, Result};
@@ -256,6 +256,7 @@ fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<Typed
     if let Some(node) = negative_padding(&typed) {
         bail!("node {node} pads by a negative number");
     }
+    hide_reversed(&mut typed)?;
     if precision == Precision::F32 {
         return typed.into_optimized()?.into_runnable();
     }

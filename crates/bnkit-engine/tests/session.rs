@@ -304,6 +304,70 @@ fn a_recurrent_network_has_double_precision() {
     }
 }
 
+/// tract merges what follows a Conv into its kernel, whichever operand the Conv is.
+#[test]
+fn an_operator_behind_a_conv_knows_its_operands() {
+    type Function = fn(f64, f64) -> f64;
+    let operators: [(&str, Function); 4] = [
+        ("Sub", |a, b| a - b),
+        ("Div", |a, b| a / b),
+        ("Add", |a, b| a + b),
+        ("Mul", |a, b| a * b),
+    ];
+    let x = [1.0, 2.0, -3.0, 0.5];
+    let (weights, biases, operands) = ([2.0, -0.75], [0.25, 1.25], [3.0, -5.0]);
+    for (op_type, function) in operators {
+        for conv_first in [true, false] {
+            for (channels, dims) in [
+                (1, &[][..]),
+                (1, &[1][..]),
+                (1, &[1, 1, 1, 1][..]),
+                (2, &[2, 1, 1][..]),
+                (2, &[1, 2, 1, 1][..]),
+                (2, &[1][..]),
+            ] {
+                let count: i64 = dims.iter().product();
+                let operand = |channel| operands[if count == 1 { 0 } else { channel }];
+                let pair = if conv_first { ["a", "k"] } else { ["k", "a"] };
+                let model = model(
+                    17,
+                    vec![input("x", DType::F32, &[1, 1, 2, 2])],
+                    vec![
+                        node("Conv", &["x", "w", "b"], &["a"]),
+                        node(op_type, &pair, &["y"]),
+                    ],
+                    vec![
+                        f32s("w", &[channels as i64, 1, 1, 1], &weights[..channels]),
+                        f32s("b", &[channels as i64], &biases[..channels]),
+                        f32s("k", dims, &operands[..count as usize]),
+                    ],
+                );
+                let expected: Vec<f64> = (0..channels)
+                    .flat_map(|channel| x.map(|x| (channel, x)))
+                    .map(|(channel, x)| {
+                        let conv = weights[channel] * x + biases[channel];
+                        let operand = operand(channel);
+                        if conv_first {
+                            function(conv, operand)
+                        } else {
+                            function(operand, conv)
+                        }
+                    })
+                    .collect();
+                for (options, tolerance) in [(&F32, 1e-6), (&F64, 1e-14)] {
+                    let x = Tensor::from_f64(DType::F32, vec![1, 1, 2, 2], &x).unwrap();
+                    for (found, expected) in run(&model, options, x).iter().zip(&expected) {
+                        assert!(
+                            (found - expected).abs() <= tolerance * expected.abs(),
+                            "{op_type} {dims:?} {conv_first}: {found} {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_resized_constant_stays_exactly_constant() {
     let resize = node("Resize", &["x", "", "scales"], &["y"]);
