@@ -13,7 +13,9 @@ use bnkit_model::{
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::bail;
-use tract_onnx::tract_core::model::TypedRunnableModel;
+use tract_onnx::tract_core::model::{TypedNode, TypedRunnableModel};
+use tract_onnx::tract_core::ops::{logic::IfThenElse, scan::Scan};
+use tract_onnx::tract_core::optim::Optimizer;
 
 use crate::constant::{datum_type, from_tract, to_tract};
 use crate::error::node_name;
@@ -258,19 +260,54 @@ fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<Typed
     }
     hide_reversed(&mut typed)?;
     if precision == Precision::F32 {
-        return typed.into_optimized()?.into_runnable();
+        declutter(&mut typed)?;
+        optimize(&mut typed)?;
+        return typed.into_runnable();
     }
     exchange(&mut typed)?;
     // tract's simplifications bring in operators that compute in f32; then without them.
-    let mut simplified = typed.clone().into_decluttered()?;
+    let mut simplified = typed.clone();
+    declutter(&mut simplified)?;
     if single_step(&simplified)?.is_some() {
         if let Some(step) = single_step(&typed)? {
             bail!("node {step} is computed in single precision only");
         }
         simplified = typed;
     }
-    simplified.optimize()?;
+    optimize(&mut simplified)?;
     simplified.into_runnable()
+}
+
+/// tract's simplifications, as far as they end by themselves.
+fn declutter(model: &mut TypedModel) -> TractResult<()> {
+    let optimizer = Optimizer::declutter().stopping_at(steps(model));
+    optimizer.optimize(model)
+}
+
+/// tract's choice of kernels, as far as it ends by itself.
+fn optimize(model: &mut TypedModel) -> TractResult<()> {
+    let optimizer = Optimizer::codegen().stopping_at(steps(model));
+    model.optimize_with_session(&mut optimizer.session())
+}
+
+/// Far more rewrites than a graph of this size needs. Some that tract makes undo each other (it takes what can be batched out of a
+/// Scan's body again and again); each by itself is right, so that one can stop after any.
+fn steps(model: &TypedModel) -> usize {
+    1000 + 50 * size(model)
+}
+
+/// The number of nodes, with those in loop and branch bodies.
+fn size(model: &TypedModel) -> usize {
+    let inside = |node: &TypedNode| {
+        if let Some(scan) = node.op_as::<Scan>() {
+            size(&scan.body)
+        } else if let Some(branch) = node.op_as::<IfThenElse>() {
+            size(&branch.then_body) + size(&branch.else_body)
+        } else {
+            0
+        }
+    };
+    model.nodes().iter().map(|node| 1 + inside(node)).sum()
 }
 
 /// The error that names the node: tract quotes its name somewhere in its chain of reasons.

@@ -368,6 +368,42 @@ fn an_operator_behind_a_conv_knows_its_operands() {
     }
 }
 
+/// A MatMul and an Add with a constant in a loop: tract takes them out of the body without end.
+#[test]
+fn simplifying_a_loop_ends() {
+    let body = GraphProto {
+        node: vec![
+            node("MatMul", &["row", "w"], &["a"]),
+            node("Mul", &["a", "s"], &["scaled"]),
+            node("Add", &["scaled", "b"], &["out"]),
+        ],
+        input: vec![input("row", DType::F32, &[1, 2])],
+        output: vec![input("out", DType::F32, &[1, 2])],
+        ..Default::default()
+    };
+    let mut scan = int(node("Scan", &["x"], &["y"]), "num_scan_inputs", 1);
+    scan.attribute.push(AttributeProto {
+        name: "body".into(),
+        r#type: AttributeType::Graph as i32,
+        g: Some(body),
+        ..Default::default()
+    });
+    let model = model(
+        17,
+        vec![input("x", DType::F32, &[2, 1, 2])],
+        vec![scan],
+        vec![
+            f32s("w", &[2, 2], &[1.0, 0.0, 1.0, 2.0]),
+            f32s("s", &[2], &[2.0, -1.0]),
+            f32s("b", &[2], &[0.5, 0.25]),
+        ],
+    );
+    for options in [&F32, &F64] {
+        let x = Tensor::from_f32(vec![2, 1, 2], &[1.0, 2.0, 3.0, -4.0]).unwrap();
+        assert_eq!(run(&model, options, x), [6.5, -3.75, -1.5, 8.25]);
+    }
+}
+
 #[test]
 fn a_resized_constant_stays_exactly_constant() {
     let resize = node("Resize", &["x", "", "scales"], &["y"]);
