@@ -251,6 +251,10 @@ fn parse(proto: &ModelProto, inputs: &[Input], precision: Precision) -> Result<T
         Ok(())
     };
     prepare(&mut model).map_err(blame)?;
+    // A model whose shapes do not fit is no matter of what tract can do.
+    model
+        .analyse(false)
+        .map_err(|error| blame(error).into_misfit())?;
     model.into_typed().map_err(blame)
 }
 
@@ -259,23 +263,47 @@ fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<Typed
         bail!("node {node} pads by a negative number");
     }
     hide_reversed(&mut typed)?;
-    if precision == Precision::F32 {
-        declutter(&mut typed)?;
-        optimize(&mut typed)?;
-        return typed.into_runnable();
+    if precision == Precision::F64 {
+        exchange(&mut typed)?;
     }
-    exchange(&mut typed)?;
-    // tract's simplifications bring in operators that compute in f32; then without them.
-    let mut simplified = typed.clone();
-    declutter(&mut simplified)?;
-    if single_step(&simplified)?.is_some() {
-        if let Some(step) = single_step(&typed)? {
-            bail!("node {step} is computed in single precision only");
+    let simplified = simplify(&typed, precision);
+    if simplified.is_err()
+        && precision == Precision::F64
+        && let Some(step) = single_step(&typed)?
+    {
+        bail!("node {step} is computed in single precision only");
+    }
+    // Where tract trips over its own rewrites, the graph as it was read still runs; it is only slower.
+    simplified.or_else(|error| {
+        guarded(|| {
+            let mut plain = typed.clone();
+            optimize(&mut plain)?;
+            plain.into_runnable()
+        })
+        .or_else(|_| guarded(|| typed.into_runnable()))
+        .map_err(|_| error)
+    })
+}
+
+/// The graph simplified and with kernels chosen; an error too if tract fails at it, or brings in operators that compute in f32 where
+/// doubles are asked for.
+fn simplify(typed: &TypedModel, precision: Precision) -> TractResult<Arc<TypedRunnableModel>> {
+    guarded(|| {
+        let mut simplified = typed.clone();
+        declutter(&mut simplified)?;
+        if precision == Precision::F64
+            && let Some(step) = single_step(&simplified)?
+        {
+            bail!("node {step} is simplified to single precision");
         }
-        simplified = typed;
-    }
-    optimize(&mut simplified)?;
-    simplified.into_runnable()
+        optimize(&mut simplified)?;
+        simplified.into_runnable()
+    })
+}
+
+/// A panic as an error like any other.
+fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> TractResult<T> {
+    catch(work).unwrap_or_else(|panic| bail!("{panic}"))
 }
 
 /// tract's simplifications, as far as they end by themselves.

@@ -368,6 +368,49 @@ fn an_operator_behind_a_conv_knows_its_operands() {
     }
 }
 
+/// tract's choice of a kernel fails on some products in double precision.
+#[test]
+fn a_product_without_a_kernel_runs_all_the_same() {
+    let mut second = node("MatMul", &["b", "v"], &["y"]);
+    second.name = "the other MatMul".into();
+    let model = model(
+        17,
+        vec![input("x", DType::F32, &[1, 1, 2, 2])],
+        vec![
+            int(node("Flatten", &["x"], &["flat"]), "axis", 2),
+            node("MatMul", &["flat", "w"], &["a"]),
+            node("Add", &["a", "k"], &["b"]),
+            second,
+        ],
+        vec![
+            f32s("w", &[4, 1], &[1.0, -2.0, 0.5, 1.0]),
+            f32s("k", &[1], &[2.0]),
+            f32s("v", &[1, 4], &[1.0, 2.0, 3.0, -4.0]),
+        ],
+    );
+    for options in [&F32, &F64] {
+        let x = Tensor::from_f32(vec![1, 1, 2, 2], &[1.0, 2.0, 4.0, 0.5]).unwrap();
+        let found = run(&model, options, x);
+        assert_eq!(found, [1.5, 3.0, 4.5, -6.0]);
+    }
+}
+
+/// Shapes that do not fit are the model's fault, which is not what an operator that the engine lacks is.
+#[test]
+fn shapes_that_do_not_fit_are_told_from_what_is_unsupported() {
+    let model = model(
+        17,
+        vec![input("x", DType::F32, &[1, 3])],
+        vec![node("MatMul", &["x", "w"], &["y"])],
+        vec![f32s("w", &[2, 1], &[1.0, -2.0])],
+    );
+    let error = Session::load(&model.encode_to_vec(), &F32).unwrap_err();
+    assert!(
+        matches!(&error, EngineError::Misfit { operator, .. } if operator == "MatMul"),
+        "{error:?}"
+    );
+}
+
 /// A MatMul and an Add with a constant in a loop: tract takes them out of the body without end.
 #[test]
 fn simplifying_a_loop_ends() {
