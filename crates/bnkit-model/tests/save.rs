@@ -538,6 +538,50 @@ mod external {
 }
 
 #[test]
+fn what_is_replaced_keeps_its_permissions_and_links() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = tempfile::tempdir().unwrap();
+    let model = Model::open(&write(dir.path(), "in.onnx", &conv_bn())).unwrap();
+    let expected = fs::read(dir.path().join("in.onnx")).unwrap();
+    fs::create_dir(dir.path().join("far")).unwrap();
+    let target = dir.path().join("far/target.onnx");
+    let link = dir.path().join("link.onnx");
+    symlink("far/target.onnx", &link).unwrap();
+    for mode in [0o600, 0o666, 0o755] {
+        fs::write(&target, "mine").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
+        assert!(save(&model, &link).is_err());
+        model.save(&link, FORCE).unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(fs::read(&target).unwrap(), expected);
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, mode);
+    }
+    // A link to what is not there yet, and one that leads nowhere.
+    fs::remove_file(&target).unwrap();
+    model.save(&link, FORCE).unwrap();
+    assert_eq!(fs::read(&target).unwrap(), expected);
+    symlink("loop.onnx", dir.path().join("loop.onnx")).unwrap();
+    assert!(model.save(&dir.path().join("loop.onnx"), FORCE).is_err());
+    assert_eq!(names(&dir.path().join("far")), ["target.onnx"]);
+}
+
+#[test]
+fn only_regular_files_are_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Model::open(&write(dir.path(), "in.onnx", &conv_bn())).unwrap();
+    let socket = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for options in [FORCE, SaveOptions::default()] {
+        let message = model.save(&socket, options).unwrap_err().to_string();
+        assert!(
+            message.contains("socket: this is no regular file"),
+            "{message}"
+        );
+    }
+    assert_eq!(names(dir.path()), ["in.onnx", "socket"]);
+}
+
+#[test]
 fn a_message_beyond_two_gigabytes_is_an_error() {
     // A sparse file: a model that ends with one tensor of 2.5 GiB of zeros.
     let dir = tempfile::tempdir().unwrap();
