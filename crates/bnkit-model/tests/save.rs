@@ -448,6 +448,34 @@ mod external {
     }
 
     #[test]
+    fn data_that_nothing_reads_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("b.onnx.data"), [7; 8]).unwrap();
+        fs::write(path("x.bin"), [0; 8]).unwrap();
+        let mut proto = conv_bn();
+        let graph = proto.graph.as_mut().unwrap();
+        for (name, location) in [("unread", "b.onnx.data"), ("read", "x.bin")] {
+            let tensor = stored_in(name, 2, &[("location", location)]);
+            graph.initializer.push(tensor);
+        }
+        let mut model = Model::open(&write(dir.path(), "a.onnx", &proto)).unwrap();
+        let value = initializer(&model, "unread");
+        model.apply(&[Edit::DropConstant { value }]).unwrap();
+        for output in ["b.onnx", "b.onnx.data"] {
+            let message = model.save(&path(output), FORCE).unwrap_err().to_string();
+            for part in ["b.onnx.data: this file belongs to", "a.onnx and"] {
+                assert!(message.contains(part), "{message}");
+            }
+        }
+        assert_eq!(fs::read(path("b.onnx.data")).unwrap(), [7; 8]);
+        assert_eq!(names(dir.path()), ["a.onnx", "b.onnx.data", "x.bin"]);
+        model.save(&other.path().join("b.onnx"), FORCE).unwrap();
+        assert_eq!(names(other.path()), ["b.onnx", "b.onnx.data"]);
+    }
+
+    #[test]
     fn missing_data_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let input = external_model(dir.path());

@@ -5,6 +5,7 @@
 //! may be the input, an interrupted run leaves the old file, and a reader never sees half of the new one.
 
 use std::cell::Cell;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -176,18 +177,21 @@ impl Model {
         let Ok(there) = there else {
             return Ok(());
         };
-        let is_there = |source: &Source| {
+        let is_there = |own: &Metadata| (own.dev(), own.ino()) == (there.dev(), there.ino());
+        let is_open = |source: &Source| {
             let own = source.file().and_then(|file| file.metadata().ok());
-            own.is_some_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
+            own.is_some_and(|own| is_there(&own))
         };
-        if self
-            .externals
-            .opened()
-            .iter()
-            .any(|source| is_there(source))
-            || (is_data && is_there(&self.source))
+        let mut named = self.named_externals();
+        if self.externals.opened().iter().any(|source| is_open(source))
+            || named.any(|path| path.metadata().is_ok_and(|own| is_there(&own)))
+            || (is_data && is_open(&self.source))
         {
-            let message = "this file belongs to the input and would be lost; choose another output";
+            let input = self.source.path();
+            let input = input.map_or(String::new(), |path| format!(" {}", path.display()));
+            let message = format!(
+                "this file belongs to the input{input} and would be lost; choose another output"
+            );
             return Err(Error::invalid(message).in_file(output));
         }
         Ok(())
