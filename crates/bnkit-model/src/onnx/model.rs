@@ -188,6 +188,11 @@ impl Node {
         self.domain.is_empty() && self.op_type == op_type && !self.calls_function
     }
 
+    /// Whether an edit made it: it stands in no file.
+    pub fn is_new(&self) -> bool {
+        self.span.is_none()
+    }
+
     /// The attribute of this name.
     pub fn attribute(&self, name: &str) -> Option<&Attribute> {
         self.attributes

@@ -183,6 +183,13 @@ impl<'m> Context<'m> {
                 format!("{what} is {}, not a float type", tensor.dtype),
             );
         }
+        // Nothing could show which feature is which.
+        if tensor.is_empty() {
+            return Err(Refusal::new("no-absorber", "the weight has no elements")
+                .with("node", self.model.label(node))
+                .with("value", self.name(value))
+                .into());
+        }
         Ok(tensor)
     }
 
@@ -413,5 +420,33 @@ impl<'m> Context<'m> {
             }
             Some(_) => Ok(affine.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fold::{Options, plan};
+    use crate::verify::algebra;
+    use crate::verify::nets::Net;
+
+    #[test]
+    fn a_weight_without_elements_absorbs_nothing() {
+        let net = Net::new("x", &[3, 0])
+            .constant("w", &[0, 2], &[])
+            .constant("g", &[2], &[1.5, 4.0])
+            .constant("b", &[2], &[0.5, 0.25])
+            .constant("m", &[2], &[0.25, 1.0])
+            .constant("v", &[2], &[3.0, 2.0])
+            .node("MatMul", &["x", "w"], "p")
+            .node("BatchNormalization", &["p", "g", "b", "m", "v"], "y")
+            .output("y");
+        let original = net.model();
+        let plan = plan(&original, &Options::default()).unwrap();
+        assert_eq!(plan.summary.kept, 1);
+        let refusal = plan.sites[0].refusal.as_ref().unwrap();
+        assert_eq!(refusal.code, "no-absorber");
+        assert_eq!(refusal.message, "the weight has no elements");
+        let checked = algebra::check(&original, plan.apply(), &plan.routes).unwrap();
+        assert!(checked.failures.is_empty(), "{:?}", checked.failures);
     }
 }

@@ -16,7 +16,7 @@ pub mod local;
 mod memory;
 pub mod metrics;
 #[cfg(test)]
-mod nets;
+pub(crate) mod nets;
 mod samples;
 
 use std::collections::HashSet;

@@ -66,6 +66,7 @@ impl Model {
         let mut window = Window::new(&source);
         Loader { model: &mut model }.model(&mut window)?;
         resolve::check_order(&model)?;
+        model.keep_locations();
         Ok(model)
     }
 }
