@@ -124,8 +124,11 @@ fn contained(dir: &Path, location: &str) -> Result<PathBuf> {
     };
     let path = dir.join(location);
     let resolve = |path: &Path| {
-        path.canonicalize()
-            .map_err(|error| Error::io(path, "cannot open external data", error))
+        // About the tensor and the model that name the file, so not an error of the file itself.
+        path.canonicalize().map_err(|error| {
+            let path = path.display();
+            Error::invalid(format!("cannot open external data {path}: {error}"))
+        })
     };
     let resolved = resolve(&path)?;
     if !resolved.starts_with(resolve(dir)?) {
