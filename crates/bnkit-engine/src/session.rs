@@ -28,7 +28,8 @@ use crate::{EngineError, Perturbation, Result};
 /// What floats are computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// As the model says, but f16 and bf16 as f32.
+    /// As the model says, but f16 and bf16 as f32. (A model that computes in nothing but doubles is computed as [`Self::F64`]:
+    /// tract's own doubles lack many operators.)
     F32,
     /// Every float is a double.
     F64,
@@ -147,9 +148,13 @@ impl Input {
 
 fn load(model: &[u8], options: &LoadOptions) -> Result<Session> {
     let mut proto = spec::decode(model)?;
+    let precision = match options.precision {
+        Precision::F32 if all_doubles(&proto) => Precision::F64,
+        asked => asked,
+    };
     let context = Context {
         opset: opset(&proto),
-        precision: options.precision,
+        precision,
         model_dir: options.model_dir,
         perturbation: options.perturbation,
     };
@@ -166,7 +171,7 @@ fn load(model: &[u8], options: &LoadOptions) -> Result<Session> {
     let inputs = spec::true_inputs(graph)
         .map(|input| resolve(spec::spec(input)?, options.input_dims))
         .collect::<Result<Vec<_>>>()?;
-    let typed = parse(&proto, &inputs, options.precision)?;
+    let typed = parse(&proto, &inputs, precision)?;
     // The plan has its own copy of the weights.
     for tensor in proto
         .graph
@@ -175,13 +180,32 @@ fn load(model: &[u8], options: &LoadOptions) -> Result<Session> {
     {
         tensor.raw_data = vec![];
     }
-    let plan =
-        compile(typed, options.precision).map_err(|error| blame(&proto, &explain(&error)))?;
+    let plan = compile(typed, precision).map_err(|error| blame(&proto, &explain(&error)))?;
     Ok(Session {
         plan,
         inputs,
         outputs,
     })
+}
+
+/// Whether every float input is a double, and nothing is cast to less: then all that is computed from them is double, too.
+fn all_doubles(model: &ModelProto) -> bool {
+    let Some(graph) = &model.graph else {
+        return false;
+    };
+    let casts = (graph.node.iter())
+        .filter(|node| node.op_type == "Cast")
+        .flat_map(|node| &node.attribute)
+        .filter(|attribute| attribute.name == "to")
+        .filter_map(|attribute| i32::try_from(attribute.i).ok());
+    let inputs = spec::true_inputs(graph)
+        .filter_map(|input| Some(spec::spec(input).ok()?.dtype))
+        .filter(|dtype| dtype.is_float());
+    let mut inputs = inputs.peekable();
+    inputs.peek().is_some()
+        && inputs
+            .chain(casts.map(DType::from_onnx).filter(|dtype| dtype.is_float()))
+            .all(|dtype| dtype == DType::F64)
 }
 
 fn add_outputs(graph: &mut GraphProto, names: &[String]) {

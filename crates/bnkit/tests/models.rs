@@ -4,6 +4,8 @@
 //! The collection is looked for in `BNKIT_MODELS`, else in `../shared/models` beside the workspace. Without it this test
 //! says so and ends.
 
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 use std::path::{Path, PathBuf};
 
 use bnkit::fold::{Options, plan};
@@ -13,8 +15,10 @@ use bnkit_engine::{LoadOptions, Precision, Session};
 use bnkit_model::Tensor;
 use bnkit_model::onnx::Model;
 
-/// BatchNorms, and how many of them stay for which reason.
-const TABLE: [(&str, usize, &[(&str, usize)]); 15] = [
+/// A model, its BatchNorms, and how many of them stay for which reason.
+type Row = (&'static str, usize, &'static [(&'static str, usize)]);
+
+const TABLE: [Row; 15] = [
     ("digits/digits.onnx", 10, &[]),
     ("nets/conv1d_net/model.onnx", 4, &[]),
     (
@@ -63,10 +67,7 @@ fn every_model_folds_as_the_table_says() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-fn check(
-    folder: &Path,
-    &(name, batch_norms, stays): &(&str, usize, &[(&str, usize)]),
-) -> Result<(), String> {
+fn check(folder: &Path, &(name, batch_norms, stays): &Row) -> Result<(), String> {
     let input = folder.join(name);
     let out = tempfile::tempdir().map_err(|error| error.to_string())?;
     let folded = out.path().join("folded.onnx");

@@ -3,6 +3,8 @@
 //! Operators without a kernel for doubles are exchanged later, in the typed graph (`operators`). Where single precision is part of
 //! the meaning (quantisation), it stays: values are cast for that operator, and such a step jumps anyway.
 
+use std::collections::HashSet;
+
 use bnkit_model::DType;
 use tract_onnx::pb::{GraphProto, NodeProto};
 
@@ -22,6 +24,49 @@ pub(super) fn lower(graph: &mut GraphProto, context: &Context) -> Result<()> {
     };
     for node in std::mem::take(&mut lowering.graph.node) {
         lowering.node(node)?;
+    }
+    lowering.graph.node = lowering.out;
+    Ok(())
+}
+
+/// Rewrites the Gemms of doubles in a graph that computes in several types.
+pub(super) fn lower_gemms(graph: &mut GraphProto, context: &Context) -> Result<()> {
+    let is_double = |data_type: i32| DType::from_onnx(data_type) == DType::F64;
+    let stored = graph.initializer.iter();
+    let mut doubles: HashSet<String> = stored
+        .filter(|tensor| is_double(tensor.data_type))
+        .map(|tensor| tensor.name.clone())
+        .collect();
+    for node in &graph.node {
+        let attributes = node.attribute.iter();
+        let mut types = attributes.filter_map(|attribute| match attribute.name.as_str() {
+            "value" => attribute.t.as_ref().map(|tensor| tensor.data_type),
+            "to" => i32::try_from(attribute.i).ok(),
+            _ => None,
+        });
+        let passes_on = matches!(
+            node.op_type.as_str(),
+            "Identity" | "Reshape" | "Transpose" | "Expand"
+        ) && node
+            .input
+            .first()
+            .is_some_and(|input| doubles.contains(input));
+        if types.any(is_double) || passes_on {
+            doubles.extend(node.output.iter().cloned());
+        }
+    }
+    let mut lowering = Lowering {
+        graph,
+        context,
+        out: vec![],
+    };
+    for node in std::mem::take(&mut lowering.graph.node) {
+        let of_doubles = node.input.iter().any(|input| doubles.contains(input));
+        if node.op_type == "Gemm" && of_doubles {
+            lowering.gemm(node)?;
+        } else {
+            lowering.out.push(node);
+        }
     }
     lowering.graph.node = lowering.out;
     Ok(())

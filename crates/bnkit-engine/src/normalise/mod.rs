@@ -68,10 +68,10 @@ pub(crate) fn normalise(model: &mut ModelProto, context: &Context) -> Result<()>
             attributes::check(node)?;
         }
         widen::widen(graph, context)?;
-        if context.precision == Precision::F64 {
-            double::lower(graph, context)?;
+        match context.precision {
+            Precision::F64 => double::lower(graph, context),
+            Precision::F32 => double::lower_gemms(graph, context),
         }
-        Ok(())
     })
 }
 

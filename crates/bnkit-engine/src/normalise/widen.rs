@@ -2,6 +2,8 @@
 //!
 //! A wider value is exactly the narrower one. What changes is arithmetic, which is the point.
 
+use std::collections::HashMap;
+
 use bnkit_model::{
     DType,
     tensor::{decode_f64, encode_f64},
@@ -44,6 +46,7 @@ pub(super) fn widen(graph: &mut GraphProto, context: &Context) -> Result<()> {
             "the sparse initializer {name:?}"
         )));
     }
+    cast_by_number(graph);
     for tensor in &mut graph.initializer {
         let name = tensor.name.clone();
         widen_tensor(&name, tensor, context)?;
@@ -59,6 +62,26 @@ pub(super) fn widen(graph: &mut GraphProto, context: &Context) -> Result<()> {
         widen_node(node, context)?;
     }
     Ok(())
+}
+
+/// CastLike by a value of declared type as Cast: tract sees that the result is constant only if nothing it reads is an input.
+fn cast_by_number(graph: &mut GraphProto) {
+    let declared = graph.input.iter().filter_map(|input| {
+        let Value::TensorType(tensor) = input.r#type.as_ref()?.value.as_ref()?;
+        Some((input.name.clone(), tensor.elem_type))
+    });
+    let stored = graph.initializer.iter();
+    let stored = stored.map(|tensor| (tensor.name.clone(), tensor.data_type));
+    let types: HashMap<String, i32> = declared.chain(stored).collect();
+    for node in &mut graph.node {
+        if node.op_type == "CastLike"
+            && let Some(&to) = node.input.get(1).and_then(|like| types.get(like))
+        {
+            node.op_type = "Cast".into();
+            node.input.truncate(1);
+            set_int(node, "to", to.into());
+        }
+    }
 }
 
 fn widen_number(number: i32, context: &Context) -> i32 {

@@ -122,6 +122,15 @@ fn entrance(
         })
 }
 
+/// Whether a node sees only the shape or the type of what it reads there.
+fn sees_no_value(model: &Model, id: NodeId, slot: usize) -> bool {
+    let node = model.node(id);
+    match slot {
+        0 => node.is("Shape") || node.is("Size"),
+        _ => node.is("CastLike"),
+    }
+}
+
 /// Nodes behind `nodes` that are gone from the folded model, though no route names them: an Identity, a Dropout.
 fn swept_away(pair: &Pair<'_>, nodes: &[NodeId]) -> HashSet<NodeId> {
     let mut found = HashSet::new();
@@ -213,7 +222,8 @@ fn outputs(
         for user in &content.uses {
             match *user {
                 // A Shape does not see what the values are.
-                Use::Node(id, _) if inside.contains(&id) || original.node(id).is("Shape") => {}
+                Use::Node(id, slot)
+                    if inside.contains(&id) || sees_no_value(original, id, slot) => {}
                 Use::Node(id, slot) => {
                     read = true;
                     let now = folded.node(id);
