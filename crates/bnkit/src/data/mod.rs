@@ -7,6 +7,7 @@
 //! Images are no concern of this module.
 
 mod npy;
+pub mod preprocess;
 
 use std::fs::File;
 use std::io::BufReader;
