@@ -2,16 +2,29 @@
 //!
 //! A "no" (drift over the limit, a fold that failed its proof) is in the report's `failure`; what could not be done at all is an error,
 //! and so is a job that was interrupted, unless it leaves a partial file.
+//!
+//! Here is what there is to do; one file each says how it is done.
+
+mod deliver;
+mod merge;
+mod recalibrate;
+mod run;
+mod stats;
+mod validate;
 
 use std::path::PathBuf;
 
 use super::options::{
     DataOptions, DriftLimits, Interrupt, MethodOptions, Selection, Shard, Stability,
 };
-use super::report::{MergeReport, RecalibrateReport, RunReport, StatsReport, ValidateReport};
-use crate::pipeline::Progress;
+use crate::fold;
 use crate::verify::VerifyOptions;
-use crate::{Error, Result, fold};
+
+pub use merge::merge;
+pub use recalibrate::recalibrate;
+pub use run::run;
+pub use stats::stats;
+pub use validate::validate;
 
 /// Where new statistics come from.
 #[derive(Debug, Clone)]
@@ -227,49 +240,4 @@ pub struct MergeJob {
     pub stability: Stability,
     /// Fold the result too.
     pub fold: Option<FoldAfter>,
-}
-
-fn not_yet<T>() -> Result<T> {
-    Err(Error::Request("not built yet".to_owned()))
-}
-
-/// Re-estimates the running statistics of a model and writes it.
-///
-/// # Errors
-/// If something cannot be read, run or written, or nothing may be estimated this way; [`Error::Interrupted`] if the job was
-/// interrupted and leaves no partial file.
-pub fn recalibrate(_job: &RecalibrateJob, _progress: &dyn Progress) -> Result<RecalibrateReport> {
-    not_yet()
-}
-
-/// Says whether the stored statistics describe the data.
-///
-/// # Errors
-/// If something cannot be read or run; [`Error::Interrupted`] if the job was interrupted.
-pub fn validate(_job: &ValidateJob, _progress: &dyn Progress) -> Result<ValidateReport> {
-    not_yet()
-}
-
-/// Runs a model in train mode, eval mode, or both.
-///
-/// # Errors
-/// If something cannot be read, run or written; [`Error::Interrupted`] if the job was interrupted.
-pub fn run(_job: &RunJob, _progress: &dyn Progress) -> Result<RunReport> {
-    not_yet()
-}
-
-/// Reads the running statistics of a model, and writes them to a file if one is named.
-///
-/// # Errors
-/// If the model cannot be read, or the file not be written.
-pub fn stats(_job: &StatsJob) -> Result<StatsReport> {
-    not_yet()
-}
-
-/// Combines the moments of all shards and writes the model with the statistics that they give.
-///
-/// # Errors
-/// If the files are not all shards of one job on this model, or something cannot be read or written.
-pub fn merge(_job: &MergeJob, _progress: &dyn Progress) -> Result<MergeReport> {
-    not_yet()
 }

@@ -11,7 +11,7 @@ use super::options::{Convention, Method, Shard};
 use crate::report::{Finding, FoldReport, InputFile, OutputFile, Refusal, Tool, Warning};
 
 /// The data that was used.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct DataUsed {
     /// The path as it was given.
     pub path: String,
@@ -378,7 +378,7 @@ pub struct OutputDistance {
     pub max_rel: f64,
     /// The root of the mean squared difference.
     pub rms: f64,
-    /// How often the largest element along the last axis is the same one; `None` where that means nothing.
+    /// How often the largest element along the class axis is the same one; `None` where that means nothing.
     pub argmax_agreement: Option<f64>,
 }
 
