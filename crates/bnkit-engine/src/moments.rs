@@ -97,3 +97,88 @@ impl Moments {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn close(a: &[f64], b: &[f64], scale: f64) -> bool {
+        a.iter()
+            .zip(b)
+            .all(|(a, b)| (a - b).abs() <= 1e-12 * scale.max(b.abs()))
+    }
+
+    proptest! {
+        #[test]
+        fn merging_in_any_split_and_order_gives_the_same(
+            values in prop::collection::vec(-1e3f64..1e3, 2..200),
+            offset in -1e4f64..1e4,
+            cuts in prop::collection::vec(0usize..200, 0..6),
+            backwards: bool,
+        ) {
+            let values: Vec<f64> = values.iter().map(|x| x + offset).collect();
+            let whole = Moments::of_planes(&values, 1, 1, values.len());
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % values.len()).collect();
+            cuts.extend([0, values.len()]);
+            cuts.sort_unstable();
+            let mut parts: Vec<Moments> = cuts
+                .windows(2)
+                .map(|cut| {
+                    let part = &values[cut[0]..cut[1]];
+                    Moments::of_planes(part, 1, 1, part.len())
+                })
+                .collect();
+            if backwards {
+                parts.reverse();
+            }
+            let mut merged = Moments::default();
+            for part in &parts {
+                merged.merge(part).unwrap();
+            }
+            prop_assert_eq!(merged.count, whole.count);
+            prop_assert!(close(&merged.mean, &whole.mean, offset.abs()));
+            // A mean that is rounded at the size of the offset shows in the squares.
+            prop_assert!(close(&merged.m2, &whole.m2, offset * offset * 1e-4));
+        }
+
+        #[test]
+        fn layouts_agree(outer in 1usize..5, channels in 1usize..5, inner in 1usize..80, seed: u32) {
+            let mut state = seed;
+            let data: Vec<f32> = (0..outer * channels * inner)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 8) as f32 / 65536.0
+                })
+                .collect();
+            let found = Moments::of_planes(&data, outer, channels, inner);
+            for channel in 0..channels {
+                let values: Vec<f64> = (0..outer)
+                    .flat_map(|row| &data[(row * channels + channel) * inner..][..inner])
+                    .map(|&x| f64::from(x))
+                    .collect();
+                let mean = values.iter().sum::<f64>() / values.len() as f64;
+                let m2 = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
+                prop_assert!((found.mean[channel] - mean).abs() <= 1e-13 * mean.abs());
+                prop_assert!((found.m2[channel] - m2).abs() <= 1e-12 * m2.abs() + 1e-20);
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_mean_does_not_hide_the_variance() {
+        let data: Vec<f32> = (0..1000).map(|n| 1e6 + (n % 2) as f32).collect();
+        let seen = Moments::of_planes(&data, 1, 1, 1000);
+        assert_eq!(seen.variance(), [0.25]);
+        assert_eq!(seen.unbiased_variance(), [250.0 / 999.0]);
+    }
+
+    #[test]
+    fn channels_must_agree_and_nothing_adds_nothing() {
+        let mut seen = Moments::of_planes(&[1f32, 2.0, 3.0, 4.0], 1, 2, 2);
+        assert!(seen.merge(&Moments::empty(3)).is_err());
+        let before = seen.clone();
+        seen.merge(&Moments::empty(2)).unwrap();
+        assert_eq!(seen, before);
+    }
+}
