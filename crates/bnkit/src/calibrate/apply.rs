@@ -25,51 +25,108 @@ pub(crate) fn apply(
     modules: &[Module],
     new: &[Option<Statistics>],
 ) -> Result<Model> {
-    let mut changed = model.clone();
+    let mut left: Vec<Change<'_>> = Vec::new();
     for (module, new) in modules.iter().zip(new) {
-        if let (Some(stored), Some(new)) = (module.target(), new) {
-            put(&mut changed, module, stored, new)?;
+        let (Some(stored), Some(new)) = (module.target(), new) else {
+            continue;
+        };
+        for (role, values) in [&new.0, &new.1].into_iter().enumerate() {
+            check(model, module, stored, role, values)?;
+            left.push(Change {
+                nodes: &module.nodes,
+                role,
+                value: stored.values[role],
+                dtype: stored.dtypes[role],
+                values,
+            });
         }
+    }
+    let mut changed = model.clone();
+    // A merged tensor belongs to its last reader when the others have left it: that one may keep the name.
+    while !left.is_empty() {
+        let before = left.len();
+        let mut stuck = Vec::new();
+        for change in left {
+            if change.owns(&changed) {
+                change.in_place(&mut changed)?;
+            } else {
+                stuck.push(change);
+            }
+        }
+        if stuck.len() == before {
+            stuck.remove(0).beside(&mut changed)?;
+        }
+        left = stuck;
     }
     Ok(changed)
 }
 
-fn put(model: &mut Model, module: &Module, stored: &Stored, new: &Statistics) -> Result<()> {
-    for (role, values) in [&new.0, &new.1].into_iter().enumerate() {
-        check(model, module, stored, role, values)?;
-        let (slot, value, dtype) = (3 + role, stored.values[role], stored.dtypes[role]);
-        let tensor = NewTensor {
-            dtype,
-            dims: vec![values.len()],
-            recipe: Arc::new(Recipe::values(values.clone())),
-        };
-        if owns(model, value, &module.nodes, slot) {
-            let read = inputs(model, value);
-            model.apply(&[Edit::SetConstant { value, tensor }])?;
-            for read in read {
-                drop_unread(model, read)?;
+/// A new mean (role 0) or variance (1) for the nodes of a module.
+struct Change<'a> {
+    nodes: &'a [NodeId],
+    role: usize,
+    value: ValueId,
+    dtype: DType,
+    values: &'a [f64],
+}
+
+impl Change<'_> {
+    /// Whether nobody else reads the tensor, and it can get another content under its name.
+    fn owns(&self, model: &Model) -> bool {
+        let info = model.value(self.value);
+        let in_function = matches!(model.scope(info.scope).kind, ScopeKind::Function { .. });
+        let replaceable = match info.origin {
+            Origin::Initializer | Origin::Input => info.tensor.is_some(),
+            Origin::Node(node, _) => {
+                model.node(node).is("Constant")
+                    || !in_function
+                        && model.node(node).outputs.len() == 1
+                        && model.bodies(node).next().is_none()
             }
-            continue;
+            Origin::Removed => false,
+        };
+        let slot = 3 + self.role;
+        let ours = |user: &Use| matches!(user, Use::Node(node, at) if *at == slot && self.nodes.contains(node));
+        replaceable && info.uses.iter().all(ours)
+    }
+
+    fn tensor(&self) -> NewTensor {
+        NewTensor {
+            dtype: self.dtype,
+            dims: vec![self.values.len()],
+            recipe: Arc::new(Recipe::values(self.values.to_vec())),
         }
+    }
+
+    fn in_place(&self, model: &mut Model) -> Result<()> {
+        let (value, tensor) = (self.value, self.tensor());
+        let read = inputs(model, value);
+        model.apply(&[Edit::SetConstant { value, tensor }])?;
+        read.into_iter()
+            .try_for_each(|read| drop_unread(model, read))
+    }
+
+    fn beside(&self, model: &mut Model) -> Result<()> {
+        let old = model.value(self.value);
         // Where the old one stands, all its readers see the new one.
-        let scope = model.value(value).scope;
-        let wanted = format!("{}_{}", model.value(value).name, ["mean", "variance"][role]);
-        let name = model.fresh_name(&wanted);
+        let scope = old.scope;
+        let name = model.fresh_name(&format!("{}_{}", old.name, ROLES[self.role]));
         let mut edits = vec![Edit::AddConstant {
             scope,
             name: name.clone(),
-            tensor,
+            tensor: self.tensor(),
         }];
-        edits.extend(module.nodes.iter().map(|&node| Edit::SetInput {
+        edits.extend(self.nodes.iter().map(|&node| Edit::SetInput {
             node,
-            slot,
+            slot: 3 + self.role,
             value: Operand::New(name.clone()),
         }));
         model.apply(&edits)?;
-        drop_unread(model, value)?;
+        drop_unread(model, self.value)
     }
-    Ok(())
 }
+
+const ROLES: [&str; 2] = ["mean", "variance"];
 
 /// Refuses what no BatchNorm can use.
 fn check(
@@ -90,29 +147,10 @@ fn check(
             "{}: tensor \"{}\": the new {} of channel {channel} is {}, which {dtype} cannot hold or no BatchNorm can use: do the activations overflow?",
             model.describe(module.nodes[0]),
             model.value(stored.values[role]).name,
-            ["mean", "variance"][role],
+            ROLES[role],
             values[channel],
         ))),
     }
-}
-
-/// Whether nobody but these nodes reads `value`, and it can get another content under its name.
-fn owns(model: &Model, value: ValueId, nodes: &[NodeId], slot: usize) -> bool {
-    let info = model.value(value);
-    let in_function = matches!(model.scope(info.scope).kind, ScopeKind::Function { .. });
-    let replaceable = match info.origin {
-        Origin::Initializer | Origin::Input => info.tensor.is_some(),
-        Origin::Node(node, _) => {
-            model.node(node).is("Constant")
-                || !in_function
-                    && model.node(node).outputs.len() == 1
-                    && model.bodies(node).next().is_none()
-        }
-        Origin::Removed => false,
-    };
-    let ours =
-        |user: &Use| matches!(user, Use::Node(node, at) if *at == slot && nodes.contains(node));
-    replaceable && info.uses.iter().all(ours)
 }
 
 /// What the node reads that computes `value`.

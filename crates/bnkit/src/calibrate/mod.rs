@@ -15,12 +15,14 @@
 //! | `outcome` | what became of each layer |
 //! | `drift` | stored against observed statistics |
 //! | `exports` | running statistics as files of their own, and back |
+//! | `explain` | what the warnings mean |
 //! | `files` | small files that appear complete or not at all |
 
 mod apply;
 mod batches;
 mod calls;
 mod drift;
+mod explain;
 mod exports;
 mod files;
 mod jobs;
@@ -35,6 +37,7 @@ mod report;
 mod sampling;
 mod sequential;
 
+pub(crate) use explain::EXPLANATIONS;
 pub use jobs::*;
 pub use options::*;
 pub use report::*;
