@@ -41,3 +41,6 @@ pub(crate) use explain::EXPLANATIONS;
 pub use jobs::*;
 pub use options::*;
 pub use report::*;
+
+#[cfg(test)]
+mod tests;

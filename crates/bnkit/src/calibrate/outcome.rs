@@ -161,10 +161,13 @@ pub(crate) fn warnings(modules: &[Module]) -> Vec<Warning> {
 }
 
 /// A word on too little data.
-pub(crate) fn few_samples(sampling: &Sampling) -> Option<Warning> {
-    (sampling.enough == Some(false)).then(|| Warning {
-        code: "few-samples",
-        message: format!(
+pub(crate) fn few_samples(sampling: &Sampling, batches: u64) -> Option<Warning> {
+    let message = match sampling.enough {
+        Some(true) => return None,
+        None => format!(
+            "{batches} batches are too few to say how certain the statistics are: give more samples or a smaller --batch-size"
+        ),
+        Some(false) => format!(
             "the standard errors are within {} in {:.1} % of the channels only{}",
             sampling.tolerance,
             100.0 * sampling.settled,
@@ -173,5 +176,9 @@ pub(crate) fn few_samples(sampling: &Sampling) -> Option<Warning> {
                 None => String::new(),
             }
         ),
+    };
+    Some(Warning {
+        code: "few-samples",
+        message,
     })
 }

@@ -15,7 +15,7 @@ pub mod inputs;
 pub mod local;
 pub mod metrics;
 #[cfg(test)]
-mod nets;
+pub(crate) mod nets;
 mod samples;
 
 use std::collections::HashSet;

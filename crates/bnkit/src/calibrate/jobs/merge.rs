@@ -56,7 +56,7 @@ pub fn merge(job: &MergeJob, progress: &dyn Progress) -> Result<MergeReport> {
     let mut warnings = outcome::warnings(&modules);
     warnings.extend(files.iter().filter_map(interrupted));
     warnings.extend(never_ran(&layers));
-    warnings.extend(outcome::few_samples(&sampling));
+    warnings.extend(outcome::few_samples(&sampling, seen.batches));
     let mut changed = apply::apply(&model, &modules, &new)?;
     let Delivered {
         output,

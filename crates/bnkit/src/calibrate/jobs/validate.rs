@@ -59,6 +59,12 @@ pub fn validate(job: &ValidateJob, progress: &dyn Progress) -> Result<ValidateRe
     if seen.interrupted {
         return Err(Error::Interrupted);
     }
+    if seen.batches < 2 {
+        return Err(Error::Request(format!(
+            "one batch of {} samples says nothing about the sampling error: give more samples or a smaller --batch-size",
+            seen.samples
+        )));
+    }
     let mut report = compare(job, &modules, &seen);
     report.input = describe_input(&model, &job.input);
     report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
@@ -109,7 +115,7 @@ fn compare(job: &ValidateJob, modules: &[Module], seen: &Seen) -> ValidateReport
     });
     channels.truncate(job.worst);
     let mut warnings = outcome::warnings(modules);
-    warnings.extend(outcome::few_samples(&sampling));
+    warnings.extend(outcome::few_samples(&sampling, seen.batches));
     let never: Vec<&LayerDrift> = layers
         .iter()
         .filter(|layer| layer.outcome == Outcome::NeverRan)
