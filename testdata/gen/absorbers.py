@@ -69,7 +69,7 @@ def conv_bn_bn(g):
 def bn_bn(g):
     g.output(g.bn(g.bn(g.feed("x", ["N", 3, 5]), 3, "bn1"), 3, "bn2"))
     g.either("bn1", "no-absorber", "graph-input", into=["bn2"])
-    g.either("bn2", "no-absorber", "graph-output", into=["bn1"])
+    g.either("bn2", "no-absorber", "graph-output", "graph-input", into=["bn1"])
     g.left = 1
 
 

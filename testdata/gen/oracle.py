@@ -250,40 +250,124 @@ OPS["GlobalAveragePool"] = lambda c, x: x.mean(spatial(x), keepdims=True)
 OPS["GlobalMaxPool"] = lambda c, x: x.max(spatial(x), keepdims=True)
 
 
-def pool(c, x, fill):
-    """The windows of a pooling operator stacked on a new first axis."""
+def pool(c, x, fill, border=None):
+    """The windows of a pooling operator stacked on a new first axis. What hangs over in ceil_mode is `fill`, padding
+    is `border`, which is the same unless given."""
     kernel = c.get("kernel_shape")
     stride = c.get("strides", [1] * len(kernel))
     pads = resolve_pads(c, x.shape[2:], kernel, stride, [1] * len(kernel))
-    x = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=fill)
+    x = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=fill if border is None else border)
     size = [(n - k) // s + 1 for n, k, s in zip(x.shape[2:], kernel, stride)]
+    if c.get("ceil_mode", 0):
+        size = [-(-(n - k) // s) + 1 for n, k, s in zip(x.shape[2:], kernel, stride)]
+        over = [max(0, (m - 1) * s + k - n) for m, n, k, s in zip(size, x.shape[2:], kernel, stride)]
+        x = np.pad(x, [(0, 0), (0, 0), *((0, o) for o in over)], constant_values=fill)
     return np.stack([x[(..., *(window(t, s, n) for t, s, n in zip(tap, stride, size)))] for tap in np.ndindex(*kernel)])
 
 
-OPS["MaxPool"] = lambda c, x: pool(c, x, -np.inf).max(0)
+@op
+def MaxPool(c, x):
+    position = np.broadcast_to(np.arange(x.size).reshape(x.shape), x.shape)
+    values, positions = pool(c, x, -np.inf), pool(c, position, -1)
+    best = values.argmax(0)[None]
+    return np.take_along_axis(values, best, 0)[0], np.take_along_axis(positions, best, 0)[0]
 
 
 @op
 def AveragePool(c, x):
-    total = pool(c, x, 0.0).sum(0)
-    if c.get("count_include_pad", 0):
-        return total / np.prod(c.get("kernel_shape"))
-    return total / pool(c, np.ones_like(x), 0.0).sum(0)
+    counts = 1.0 if c.get("count_include_pad", 0) else 0.0
+    return pool(c, x, 0.0).sum(0) / pool(c, np.ones_like(x), 0.0, counts).sum(0)
+
+
+@op
+def LpPool(c, x):
+    p = c.get("p", 2)
+    return (pool(c, np.abs(x) ** p, 0.0).sum(0)) ** (1 / p)
 
 
 @op
 def ReduceMean(c, x, axes=None):
     axes = c.get("axes") if axes is None else axes
+    if axes is None and c.get("noop_with_empty_axes", 0):
+        return x
     axes = None if axes is None else tuple(int(a) for a in axes)
     return x.mean(axes, keepdims=bool(c.get("keepdims", 1)))
 
 
+def coordinates(mode, before, after, scale, crop):
+    """Where the elements of a resized axis lie on the original one."""
+    i = np.arange(after, dtype=np.float64)
+    if mode == "asymmetric":
+        return i / scale
+    if mode == "align_corners":
+        return i * (before - 1) / max(after - 1, 1)
+    if mode == "tf_crop_and_resize":
+        return (crop[0] + i * (crop[1] - crop[0]) / max(after - 1, 1)) * (before - 1)
+    assert mode in ("half_pixel", "pytorch_half_pixel"), mode
+    return (i + 0.5) / scale - 0.5 if after > 1 or mode == "half_pixel" else 0 * i
+
+
+def resampling(c, before, after, scale, crop, transformation):
+    """The matrix [after, before] that resamples one axis."""
+    mode, matrix = c.get("mode", "nearest"), np.zeros((after, before))
+    for row, at in enumerate(coordinates(transformation, before, after, scale, crop)):
+        if transformation == "tf_crop_and_resize" and not 0 <= at <= before - 1:
+            continue  # extrapolation_value: 0
+        base = int(np.floor(at))
+        d = at - base
+        if mode == "nearest":
+            rounding = c.get("nearest_mode", "round_prefer_floor")
+            assert rounding in ("floor", "round_prefer_floor"), rounding
+            taps = {base if rounding == "floor" or d <= 0.5 else base + 1: 1.0}
+        elif mode == "linear":
+            taps = {base: 1 - d, base + 1: d}
+        else:
+            a = c.get("cubic_coeff_a", -0.75)
+            near = lambda t: ((a + 2) * t - (a + 3)) * t * t + 1  # noqa: E731
+            far = lambda t: ((a * t - 5 * a) * t + 8 * a) * t - 4 * a  # noqa: E731
+            taps = {base - 1: far(d + 1), base: near(d), base + 1: near(1 - d), base + 2: far(2 - d)}
+            if c.get("exclude_outside", 0):
+                taps = {k: w for k, w in taps.items() if 0 <= k < before}
+        for k, weight in taps.items():
+            matrix[row, min(max(k, 0), before - 1)] += weight / sum(taps.values())
+    return matrix
+
+
+def steady(values):
+    """Without the noise that `perturb` adds: a scale is no weight."""
+    return None if values is None else np.round(np.asarray(values, np.float64) * 2**16) / 2**16
+
+
+def resample(c, x, scales, sizes, roi, transformation):
+    scales, roi = steady(scales), steady(roi)
+    axes = c.get("axes", range(x.ndim))
+    for index, axis in enumerate(axes):
+        before = x.shape[axis]
+        scale = float(scales[index]) if sizes is None else int(sizes[index]) / before
+        after = int(np.floor(before * scale)) if sizes is None else int(sizes[index])
+        crop = (roi[index], roi[index + len(axes)]) if transformation == "tf_crop_and_resize" else None
+        if scale != 1 or crop:
+            matrix = resampling(c, before, after, scale, crop, transformation)
+            x = np.moveaxis(np.tensordot(x, matrix, (axis, 1)), -1, axis)
+    return x
+
+
 @op
 def Resize(c, x, roi=None, scales=None, sizes=None):
-    assert c.get("mode", "nearest") == "nearest" and c.get("coordinate_transformation_mode") == "asymmetric"
-    for axis, scale in enumerate(scales):
-        x = np.repeat(x, round(float(scale)), axis)
-    return x
+    return resample(c, x, scales, sizes, roi, c.get("coordinate_transformation_mode", "half_pixel"))
+
+
+@op
+def Upsample(c, x, scales=None):
+    c.attrs.setdefault("nearest_mode", b"floor")
+    return resample(c, x, c.get("scales") if scales is None else scales, None, None, "asymmetric")
+
+
+@op
+def SpaceToDepth(c, x):
+    n, ch, h, w = x.shape
+    b = c.get("blocksize")
+    return x.reshape(n, ch, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4).reshape(n, ch * b**2, h // b, w // b)
 
 
 @op

@@ -63,7 +63,7 @@ def bn_output_shared(g):
 def forward_shared(g):
     y = g.bn(image(g), 3)
     g.output(g.conv(y, 3, 4), g.node("Relu", [y], "relu"))
-    g.kept("bn", "shared-output", "no-absorber", "graph-input")
+    g.kept("bn", "shared-output", "no-absorber", "graph-input", "nonzero-shift")
 
 
 @case("A BN on the graph input is read by a Conv and is a graph output.")
@@ -220,13 +220,6 @@ def option_skip(g):
     g.folded("bn1", "conv1")
     g.sites.append({"node": "bn2", "decision": "skipped"})
     g.left = 1
-
-
-@case("--lower turns a lone BatchNorm into Mul and Add.", flags=["--lower"])
-def option_lower(g):
-    g.output(g.node("Relu", [g.bn(image(g), 3)], "relu"))
-    g.sites.append({"node": "bn", "decision": "lowered"})
-    g.left = 0
 
 
 # --- malformed -----------------------------------------------------------------------------------------------------------

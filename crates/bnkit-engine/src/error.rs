@@ -17,6 +17,16 @@ pub enum EngineError {
         /// What stands in the way.
         reason: String,
     },
+    /// Every operator is known, but the shapes or types of the values do not fit one another, or the engine sees them so.
+    #[error("node {node:?} ({operator}): {reason}")]
+    Misfit {
+        /// As in `Unsupported`.
+        operator: String,
+        /// As in `Unsupported`.
+        node: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// Loaded, but the run failed.
     #[error("the model does not run: {reason}")]
     Run {
@@ -47,6 +57,22 @@ impl EngineError {
             operator: operator_name(node),
             node: node_name(node).to_owned(),
             reason: reason.into(),
+        }
+    }
+
+    /// The same about shapes and types.
+    pub(crate) fn into_misfit(self) -> Self {
+        match self {
+            Self::Unsupported {
+                operator,
+                node,
+                reason,
+            } => Self::Misfit {
+                operator,
+                node,
+                reason,
+            },
+            other => other,
         }
     }
 

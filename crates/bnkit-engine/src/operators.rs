@@ -17,6 +17,9 @@ use crate::{Precision, normalise::SINGLE};
 mod elementwise;
 mod lstm;
 mod resample;
+mod reversed;
+
+pub(crate) use reversed::hide_reversed;
 
 /// The operator type of [`Align`].
 pub(crate) const ALIGN: &str = "bnkit.Align";

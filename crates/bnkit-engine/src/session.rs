@@ -14,12 +14,14 @@ use tract_onnx::Onnx;
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::bail;
-use tract_onnx::tract_core::model::TypedRunnableModel;
+use tract_onnx::tract_core::model::{TypedNode, TypedRunnableModel};
+use tract_onnx::tract_core::ops::{logic::IfThenElse, scan::Scan};
+use tract_onnx::tract_core::optim::Optimizer;
 
 use crate::constant::{datum_type, from_tract, to_tract};
 use crate::error::node_name;
 use crate::normalise::{Context, Mode, normalise, opset};
-use crate::operators::{exchange, negative_padding, registry, single_step};
+use crate::operators::{exchange, hide_reversed, negative_padding, registry, single_step};
 use crate::quiet::catch;
 use crate::spec::{self, Dim, InputSpec};
 use crate::{EngineError, Perturbation, Result};
@@ -256,6 +258,10 @@ pub(crate) fn parse(onnx: Onnx, proto: &ModelProto, inputs: &[Input]) -> Result<
         Ok(())
     };
     prepare(&mut model).map_err(blame)?;
+    // A model whose shapes do not fit is no matter of what tract can do.
+    model
+        .analyse(false)
+        .map_err(|error| blame(error).into_misfit())?;
     model.into_typed().map_err(blame)
 }
 
@@ -263,20 +269,80 @@ fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<Typed
     if let Some(node) = negative_padding(&typed) {
         bail!("node {node} pads by a negative number");
     }
-    if precision == Precision::F32 {
-        return typed.into_optimized()?.into_runnable();
+    hide_reversed(&mut typed)?;
+    if precision == Precision::F64 {
+        exchange(&mut typed)?;
     }
-    exchange(&mut typed)?;
-    // tract's simplifications bring in operators that compute in f32; then without them.
-    let mut simplified = typed.clone().into_decluttered()?;
-    if single_step(&simplified)?.is_some() {
-        if let Some(step) = single_step(&typed)? {
-            bail!("node {step} is computed in single precision only");
+    let simplified = simplify(&typed, precision);
+    if simplified.is_err()
+        && precision == Precision::F64
+        && let Some(step) = single_step(&typed)?
+    {
+        bail!("node {step} is computed in single precision only");
+    }
+    // Where tract trips over its own rewrites, the graph as it was read still runs; it is only slower.
+    simplified.or_else(|error| {
+        guarded(|| {
+            let mut plain = typed.clone();
+            optimize(&mut plain)?;
+            plain.into_runnable()
+        })
+        .or_else(|_| guarded(|| typed.into_runnable()))
+        .map_err(|_| error)
+    })
+}
+
+/// The graph simplified and with kernels chosen; an error too if tract fails at it, or brings in operators that compute in f32 where
+/// doubles are asked for.
+fn simplify(typed: &TypedModel, precision: Precision) -> TractResult<Arc<TypedRunnableModel>> {
+    guarded(|| {
+        let mut simplified = typed.clone();
+        declutter(&mut simplified)?;
+        if precision == Precision::F64
+            && let Some(step) = single_step(&simplified)?
+        {
+            bail!("node {step} is simplified to single precision");
         }
-        simplified = typed;
-    }
-    simplified.optimize()?;
-    simplified.into_runnable()
+        optimize(&mut simplified)?;
+        simplified.into_runnable()
+    })
+}
+
+/// A panic as an error like any other.
+fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> TractResult<T> {
+    catch(work).unwrap_or_else(|panic| bail!("{panic}"))
+}
+
+/// tract's simplifications, as far as they end by themselves.
+fn declutter(model: &mut TypedModel) -> TractResult<()> {
+    let optimizer = Optimizer::declutter().stopping_at(steps(model));
+    optimizer.optimize(model)
+}
+
+/// tract's choice of kernels, as far as it ends by itself.
+fn optimize(model: &mut TypedModel) -> TractResult<()> {
+    let optimizer = Optimizer::codegen().stopping_at(steps(model));
+    model.optimize_with_session(&mut optimizer.session())
+}
+
+/// Far more rewrites than a graph of this size needs. Some that tract makes undo each other (it takes what can be batched out of a
+/// Scan's body again and again); each by itself is right, so that one can stop after any.
+fn steps(model: &TypedModel) -> usize {
+    1000 + 50 * size(model)
+}
+
+/// The number of nodes, with those in loop and branch bodies.
+fn size(model: &TypedModel) -> usize {
+    let inside = |node: &TypedNode| {
+        if let Some(scan) = node.op_as::<Scan>() {
+            size(&scan.body)
+        } else if let Some(branch) = node.op_as::<IfThenElse>() {
+            size(&branch.then_body) + size(&branch.else_body)
+        } else {
+            0
+        }
+    };
+    model.nodes().iter().map(|node| 1 + inside(node)).sum()
 }
 
 /// The error that names the node: tract quotes its name somewhere in its chain of reasons.

@@ -6,7 +6,8 @@ use bnkit_engine::{Dim, EngineError, LoadOptions, Precision, Session};
 use bnkit_model::{DType, Tensor};
 use prost::Message;
 use tract_onnx::pb::{
-    FunctionProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto,
+    TensorProto, ValueInfoProto, attribute_proto::AttributeType,
 };
 
 use nets::{constant, f32s, input, int, model, node, text};
@@ -204,6 +205,149 @@ fn a_recurrent_network_has_double_precision() {
         c = f * c + i * gate(0.9, 0.3).tanh();
         h = o * c.tanh();
         assert!((found - h).abs() < 1e-15, "{found} {h}");
+    }
+}
+
+/// tract merges what follows a Conv into its kernel, whichever operand the Conv is.
+#[test]
+fn an_operator_behind_a_conv_knows_its_operands() {
+    type Function = fn(f64, f64) -> f64;
+    let operators: [(&str, Function); 4] = [
+        ("Sub", |a, b| a - b),
+        ("Div", |a, b| a / b),
+        ("Add", |a, b| a + b),
+        ("Mul", |a, b| a * b),
+    ];
+    let x = [1.0, 2.0, -3.0, 0.5];
+    let (weights, biases, operands) = ([2.0, -0.75], [0.25, 1.25], [3.0, -5.0]);
+    for (op_type, function) in operators {
+        for conv_first in [true, false] {
+            for (channels, dims) in [
+                (1, &[][..]),
+                (1, &[1][..]),
+                (1, &[1, 1, 1, 1][..]),
+                (2, &[2, 1, 1][..]),
+                (2, &[1, 2, 1, 1][..]),
+                (2, &[1][..]),
+            ] {
+                let count: i64 = dims.iter().product();
+                let operand = |channel| operands[if count == 1 { 0 } else { channel }];
+                let pair = if conv_first { ["a", "k"] } else { ["k", "a"] };
+                let model = model(
+                    17,
+                    vec![input("x", DType::F32, &[1, 1, 2, 2])],
+                    vec![
+                        node("Conv", &["x", "w", "b"], &["a"]),
+                        node(op_type, &pair, &["y"]),
+                    ],
+                    vec![
+                        f32s("w", &[channels as i64, 1, 1, 1], &weights[..channels]),
+                        f32s("b", &[channels as i64], &biases[..channels]),
+                        f32s("k", dims, &operands[..count as usize]),
+                    ],
+                );
+                let expected: Vec<f64> = (0..channels)
+                    .flat_map(|channel| x.map(|x| (channel, x)))
+                    .map(|(channel, x)| {
+                        let conv = weights[channel] * x + biases[channel];
+                        let operand = operand(channel);
+                        if conv_first {
+                            function(conv, operand)
+                        } else {
+                            function(operand, conv)
+                        }
+                    })
+                    .collect();
+                for (options, tolerance) in [(&F32, 1e-6), (&F64, 1e-14)] {
+                    let x = Tensor::from_f64(DType::F32, vec![1, 1, 2, 2], &x).unwrap();
+                    for (found, expected) in run(&model, options, x).iter().zip(&expected) {
+                        assert!(
+                            (found - expected).abs() <= tolerance * expected.abs(),
+                            "{op_type} {dims:?} {conv_first}: {found} {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// tract's choice of a kernel fails on some products in double precision.
+#[test]
+fn a_product_without_a_kernel_runs_all_the_same() {
+    let mut second = node("MatMul", &["b", "v"], &["y"]);
+    second.name = "the other MatMul".into();
+    let model = model(
+        17,
+        vec![input("x", DType::F32, &[1, 1, 2, 2])],
+        vec![
+            int(node("Flatten", &["x"], &["flat"]), "axis", 2),
+            node("MatMul", &["flat", "w"], &["a"]),
+            node("Add", &["a", "k"], &["b"]),
+            second,
+        ],
+        vec![
+            f32s("w", &[4, 1], &[1.0, -2.0, 0.5, 1.0]),
+            f32s("k", &[1], &[2.0]),
+            f32s("v", &[1, 4], &[1.0, 2.0, 3.0, -4.0]),
+        ],
+    );
+    for options in [&F32, &F64] {
+        let x = Tensor::from_f32(vec![1, 1, 2, 2], &[1.0, 2.0, 4.0, 0.5]).unwrap();
+        let found = run(&model, options, x);
+        assert_eq!(found, [1.5, 3.0, 4.5, -6.0]);
+    }
+}
+
+/// Shapes that do not fit are the model's fault, which is not what an operator that the engine lacks is.
+#[test]
+fn shapes_that_do_not_fit_are_told_from_what_is_unsupported() {
+    let model = model(
+        17,
+        vec![input("x", DType::F32, &[1, 3])],
+        vec![node("MatMul", &["x", "w"], &["y"])],
+        vec![f32s("w", &[2, 1], &[1.0, -2.0])],
+    );
+    let error = Session::load(&model.encode_to_vec(), &F32).unwrap_err();
+    assert!(
+        matches!(&error, EngineError::Misfit { operator, .. } if operator == "MatMul"),
+        "{error:?}"
+    );
+}
+
+/// A MatMul and an Add with a constant in a loop: tract takes them out of the body without end.
+#[test]
+fn simplifying_a_loop_ends() {
+    let body = GraphProto {
+        node: vec![
+            node("MatMul", &["row", "w"], &["a"]),
+            node("Mul", &["a", "s"], &["scaled"]),
+            node("Add", &["scaled", "b"], &["out"]),
+        ],
+        input: vec![input("row", DType::F32, &[1, 2])],
+        output: vec![input("out", DType::F32, &[1, 2])],
+        ..Default::default()
+    };
+    let mut scan = int(node("Scan", &["x"], &["y"]), "num_scan_inputs", 1);
+    scan.attribute.push(AttributeProto {
+        name: "body".into(),
+        r#type: AttributeType::Graph as i32,
+        g: Some(body),
+        ..Default::default()
+    });
+    let model = model(
+        17,
+        vec![input("x", DType::F32, &[2, 1, 2])],
+        vec![scan],
+        vec![
+            f32s("w", &[2, 2], &[1.0, 0.0, 1.0, 2.0]),
+            f32s("s", &[2], &[2.0, -1.0]),
+            f32s("b", &[2], &[0.5, 0.25]),
+        ],
+    );
+    for options in [&F32, &F64] {
+        let x = Tensor::from_f32(vec![2, 1, 2], &[1.0, 2.0, 3.0, -4.0]).unwrap();
+        assert_eq!(run(&model, options, x), [6.5, -3.75, -1.5, 8.25]);
     }
 }
 

@@ -448,6 +448,34 @@ mod external {
     }
 
     #[test]
+    fn data_that_nothing_reads_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("b.onnx.data"), [7; 8]).unwrap();
+        fs::write(path("x.bin"), [0; 8]).unwrap();
+        let mut proto = conv_bn();
+        let graph = proto.graph.as_mut().unwrap();
+        for (name, location) in [("unread", "b.onnx.data"), ("read", "x.bin")] {
+            let tensor = stored_in(name, 2, &[("location", location)]);
+            graph.initializer.push(tensor);
+        }
+        let mut model = Model::open(&write(dir.path(), "a.onnx", &proto)).unwrap();
+        let value = initializer(&model, "unread");
+        model.apply(&[Edit::DropConstant { value }]).unwrap();
+        for output in ["b.onnx", "b.onnx.data"] {
+            let message = model.save(&path(output), FORCE).unwrap_err().to_string();
+            for part in ["b.onnx.data: this file belongs to", "a.onnx and"] {
+                assert!(message.contains(part), "{message}");
+            }
+        }
+        assert_eq!(fs::read(path("b.onnx.data")).unwrap(), [7; 8]);
+        assert_eq!(names(dir.path()), ["a.onnx", "b.onnx.data", "x.bin"]);
+        model.save(&other.path().join("b.onnx"), FORCE).unwrap();
+        assert_eq!(names(other.path()), ["b.onnx", "b.onnx.data"]);
+    }
+
+    #[test]
     fn missing_data_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let input = external_model(dir.path());
@@ -535,6 +563,50 @@ mod external {
             4 * count as u64
         );
     }
+}
+
+#[test]
+fn what_is_replaced_keeps_its_permissions_and_links() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = tempfile::tempdir().unwrap();
+    let model = Model::open(&write(dir.path(), "in.onnx", &conv_bn())).unwrap();
+    let expected = fs::read(dir.path().join("in.onnx")).unwrap();
+    fs::create_dir(dir.path().join("far")).unwrap();
+    let target = dir.path().join("far/target.onnx");
+    let link = dir.path().join("link.onnx");
+    symlink("far/target.onnx", &link).unwrap();
+    for mode in [0o600, 0o666, 0o755] {
+        fs::write(&target, "mine").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
+        assert!(save(&model, &link).is_err());
+        model.save(&link, FORCE).unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(fs::read(&target).unwrap(), expected);
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, mode);
+    }
+    // A link to what is not there yet, and one that leads nowhere.
+    fs::remove_file(&target).unwrap();
+    model.save(&link, FORCE).unwrap();
+    assert_eq!(fs::read(&target).unwrap(), expected);
+    symlink("loop.onnx", dir.path().join("loop.onnx")).unwrap();
+    assert!(model.save(&dir.path().join("loop.onnx"), FORCE).is_err());
+    assert_eq!(names(&dir.path().join("far")), ["target.onnx"]);
+}
+
+#[test]
+fn only_regular_files_are_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Model::open(&write(dir.path(), "in.onnx", &conv_bn())).unwrap();
+    let socket = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for options in [FORCE, SaveOptions::default()] {
+        let message = model.save(&socket, options).unwrap_err().to_string();
+        assert!(
+            message.contains("socket: this is no regular file"),
+            "{message}"
+        );
+    }
+    assert_eq!(names(dir.path()), ["in.onnx", "socket"]);
 }
 
 #[test]

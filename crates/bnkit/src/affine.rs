@@ -1,5 +1,7 @@
 //! The affine that moves: y = s·x + t, one (s, t) for each channel, in f64.
 
+use crate::route::UNTOUCHED;
+
 /// A per-channel affine on its way through the graph.
 ///
 /// `scale`, `shift` and `channels` have one entry for each feature along `axis` of the value that the affine is at, or
@@ -10,10 +12,13 @@ pub(crate) struct Affine {
     pub(crate) scale: Vec<f64>,
     /// t.
     pub(crate) shift: Vec<f64>,
-    /// For each feature, the channel of the site that its s and t come from.
+    /// For each feature, the channel of the site that its s and t come from; [`UNTOUCHED`] where it has s = 1, t = 0
+    /// because the site does not act on it.
     pub(crate) channels: Vec<u32>,
     /// The axis of the current value that the features lie along.
     pub(crate) axis: Option<usize>,
+    /// What the site's t was multiplied by to give this t: ½ if two equal parts make it, −1 if it is subtracted.
+    pub(crate) share: f64,
 }
 
 impl Affine {
@@ -25,6 +30,7 @@ impl Affine {
             shift,
             channels,
             axis: Some(axis),
+            share: 1.0,
         }
     }
 
@@ -35,6 +41,7 @@ impl Affine {
             shift: vec![shift],
             channels: vec![0],
             axis: None,
+            share: 1.0,
         }
     }
 
@@ -82,6 +89,44 @@ impl Affine {
         }
     }
 
+    /// The same affine with t multiplied by `factor`.
+    pub(crate) fn with_shift_times(&self, factor: f64) -> Self {
+        Self {
+            shift: self.shift.iter().map(|shift| shift * factor).collect(),
+            share: self.share * factor,
+            ..self.clone()
+        }
+    }
+
+    /// An affine on `count` features along `axis` that does to feature `places[i]` what this one does to its feature
+    /// i, and leaves the others as they are.
+    pub(crate) fn placed(&self, places: &[usize], count: usize, axis: usize) -> Self {
+        let mut placed = Self {
+            scale: vec![1.0; count],
+            shift: vec![0.0; count],
+            channels: vec![UNTOUCHED; count],
+            axis: Some(axis),
+            share: self.share,
+        };
+        for (index, &place) in places.iter().enumerate() {
+            let index = if self.axis.is_none() { 0 } else { index };
+            placed.scale[place] = self.scale[index];
+            placed.shift[place] = self.shift[index];
+            placed.channels[place] = self.channels[index];
+        }
+        placed
+    }
+
+    /// Whether no feature is changed by both affines, which lie along the same axis.
+    pub(crate) fn is_disjoint(&self, other: &Self) -> bool {
+        let moved =
+            |affine: &Self, index: usize| affine.scale[index] != 1.0 || affine.shift[index] != 0.0;
+        self.axis.is_some()
+            && self.axis == other.axis
+            && self.len() == other.len()
+            && (0..self.len()).all(|index| !moved(self, index) || !moved(other, index))
+    }
+
     /// The affine of the features `sources` of this one, in that order, along `axis`.
     pub(crate) fn gather(&self, sources: impl Iterator<Item = usize>, axis: usize) -> Self {
         let pick = |index: usize| if self.axis.is_none() { 0 } else { index };
@@ -91,6 +136,7 @@ impl Affine {
             shift: sources.iter().map(|&index| self.shift[index]).collect(),
             channels: sources.iter().map(|&index| self.channels[index]).collect(),
             axis: Some(axis),
+            share: self.share,
         }
     }
 
@@ -120,5 +166,25 @@ mod tests {
         assert_eq!(picked.channels, [1, 1, 0]);
         assert_eq!(picked.axis, Some(3));
         assert_eq!(Affine::uniform(2.0, 0.0).gather(0..3, 1).scale, [2.0; 3]);
+    }
+
+    #[test]
+    fn placing_leaves_the_others_alone() {
+        let affine = Affine::per_channel(vec![2.0, 3.0], vec![5.0, 0.0], 1);
+        let placed = affine.placed(&[3, 1], 4, 2);
+        assert_eq!(placed.scale, [1.0, 3.0, 1.0, 2.0]);
+        assert_eq!(placed.shift, [0.0, 0.0, 0.0, 5.0]);
+        assert_eq!(placed.channels, [UNTOUCHED, 1, UNTOUCHED, 0]);
+        assert_eq!(placed.axis, Some(2));
+        assert!(placed.is_disjoint(&affine.placed(&[0, 2], 4, 2)));
+        assert!(!placed.is_disjoint(&affine.placed(&[0, 1], 4, 2)));
+        assert!(!placed.is_disjoint(&affine.placed(&[0, 2], 4, 1)));
+    }
+
+    #[test]
+    fn a_share_of_the_shift_is_remembered() {
+        let half = Affine::uniform(2.0, 3.0).with_shift_times(0.5);
+        assert_eq!((half.shift[0], half.share), (1.5, 0.5));
+        assert_eq!(half.with_shift_times(-1.0).share, -0.5);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bnkit_model::onnx::{
-    AttributeValue, Edit, Model, NodeId, Origin, ScopeKind, Types, Use, ValueId,
+    AttributeValue, Constants, Edit, Model, NodeId, Origin, ScopeKind, Types, Use, ValueId,
 };
 
 use crate::Result;
@@ -40,7 +40,7 @@ impl Cleaner {
         sites: &mut [(NodeId, Site)],
     ) -> Result<()> {
         for (node, site) in sites {
-            self.batch_norm_to_eval(model, *node, site)?;
+            self.batch_norm_to_eval(model, types, *node, site)?;
         }
         let dropouts: Vec<NodeId> = model
             .nodes()
@@ -56,6 +56,7 @@ impl Cleaner {
     fn batch_norm_to_eval(
         &mut self,
         model: &mut Model,
+        types: &Types,
         node: NodeId,
         site: &mut Site,
     ) -> Result<()> {
@@ -71,13 +72,15 @@ impl Cleaner {
         if !training && model.node(node).outputs.len() <= 1 {
             return Ok(());
         }
-        let gone = |refusal: &Refusal| {
-            matches!(
-                refusal.code,
-                "no-running-statistics" | "parameter-not-constant"
-            )
+        // A default that a caller may override is a running statistic, too.
+        let constants = Constants::new(model, types, true);
+        let is_constant = |slot| {
+            model
+                .node(node)
+                .input(slot)
+                .is_some_and(|value| constants.f64(value).is_ok())
         };
-        if training && site.refusal.as_ref().is_some_and(gone) {
+        if training && !(is_constant(3) && is_constant(4)) {
             self.warnings.push(Warning {
                 code: "stays-in-training",
                 message: format!(
@@ -163,6 +166,7 @@ impl Cleaner {
             types,
             assume_constant,
             may_add_nodes: false,
+            through_branches: false,
         };
         let mode = dropout_mode(&context, node);
         let label = model.label(node).to_owned();
@@ -392,7 +396,11 @@ fn bypass(model: &Model, node: NodeId) -> Option<Vec<Edit>> {
     // The output's name has to stay: the producer of the input takes it over.
     let (producer, slot) = model.producer(input)?;
     let same_scope = model.node(producer).scope == model.node(node).scope;
-    if !same_scope || !only_nodes(input) || !seen_by_readers(output, input) {
+    if !same_scope
+        || !model.is_unique_name(output)
+        || !only_nodes(input)
+        || !seen_by_readers(output, input)
+    {
         return None;
     }
     Some(vec![

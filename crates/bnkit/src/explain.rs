@@ -174,6 +174,16 @@ What to do: convert the model to a newer opset first.",
     ),
     entry(
         Refusal,
+        "name-conflict",
+        "a body has a value of the same name",
+        "\
+After the fold, what stood before the BatchNorm would have its name, earlier in the graph; a body of an If, Loop or Scan has
+a value of that name, and engines want names unique.
+
+What to do: rename one of them.",
+    ),
+    entry(
+        Refusal,
         "other-scope",
         "the value crosses the border of a body",
         "\
@@ -219,7 +229,8 @@ Before opset 9 a BatchNorm could have one mean and variance for every element of
         "range",
         "a folded constant does not fit its type",
         "\
-The product of weight and scale is larger than the largest number of the stored type (65504 for float16), or is not finite.
+The product of weight and scale is larger than the largest number of the stored type (65504 for float16), is not finite, or
+is so small that it falls among float16's subnormal numbers and loses its digits.
 
 What to do: store the weights of this layer as bfloat16 or float32.",
     ),

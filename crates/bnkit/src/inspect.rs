@@ -1,5 +1,8 @@
 //! What is in a checkpoint, and what `fold` would do with it.
 
+mod tensor;
+mod tree;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -12,6 +15,9 @@ use crate::report::{
 };
 use crate::site::{Parameters, ROLES, is_batch_norm};
 use crate::{Result, hash};
+
+pub use tensor::{TensorReport, Values, tensor};
+pub use tree::{Module, TreeReport, tree};
 
 /// Looks at a model.
 ///
@@ -122,6 +128,7 @@ fn batch_norm(
         types,
         assume_constant: options.assume_constant,
         may_add_nodes: true,
+        through_branches: options.through_branches,
     };
     let parameters = Parameters::read(&context, node).ok();
     let shape = model

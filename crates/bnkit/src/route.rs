@@ -6,6 +6,10 @@
 
 use bnkit_model::onnx::NodeId;
 
+/// In [`Absorbed::channels`]: a feature that the affine does not act on (s = 1, t = 0), because only others of the
+/// same value go into it.
+pub const UNTOUCHED: u32 = u32::MAX;
+
 /// One affine y = s·x + t, and where it went. Its own node is gone afterwards.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -52,6 +56,9 @@ pub struct Absorbed {
     /// The input slot of the data (not of the weight or constant).
     pub data_slot: usize,
     /// For each feature of the operator on that side (output channel of a Conv, column of a Gemm, contracted row of a
-    /// MatMul …), in order: the index of the affine's channel that acts on it. All zero for an affine with one channel.
+    /// MatMul …), in order: the index of the affine's channel that acts on it, or [`UNTOUCHED`]. All zero for an
+    /// affine with one channel.
     pub channels: Vec<u32>,
+    /// What t is multiplied by: 1, but −1 behind the second operand of a Sub, and ½ behind both operands of x + x.
+    pub share: f64,
 }

@@ -24,6 +24,14 @@ pub fn is_training(model: &Model, node: NodeId) -> bool {
         .scope(model.node(node).scope)
         .onnx_opset()
         .unwrap_or(1);
+    // In a function, an attribute that each caller sets may be anything.
+    let by_caller = |name: &str| {
+        let attribute = model
+            .node(node)
+            .attribute(name)
+            .map(|attribute| &attribute.value);
+        matches!(attribute, Some(AttributeValue::Reference(_)))
+    };
     let flag = |name: &str| match model
         .node(node)
         .attribute(name)
@@ -35,7 +43,7 @@ pub fn is_training(model: &Model, node: NodeId) -> bool {
     match opset {
         ..7 => !flag("is_test"),
         7..14 => model.node(node).outputs.len() > 1,
-        _ => flag("training_mode"),
+        _ => flag("training_mode") || by_caller("training_mode"),
     }
 }
 

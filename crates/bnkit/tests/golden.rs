@@ -1,9 +1,14 @@
-//! The golden graphs of `testdata/golden`: what the plan decides for each of their BatchNorms.
+//! The golden graphs of `testdata/golden`: what the plan decides for each of their BatchNorms, what the folded graphs
+//! compute (against outputs of an independent oracle), and that the proof accepts them.
 
 use std::path::PathBuf;
 
-use bnkit::fold::{Options, plan};
-use bnkit_model::onnx::Model;
+use bnkit::fold::{Options, Plan, plan};
+use bnkit::report::Verdict;
+use bnkit::verify::{self, VerifyOptions};
+use bnkit_engine::{LoadOptions, Session};
+use bnkit_model::Tensor;
+use bnkit_model::onnx::{Model, Precision};
 use serde_json::Value;
 
 fn golden() -> PathBuf {
@@ -35,6 +40,7 @@ fn options(case: &Value) -> Option<Options> {
     let mut flags = flags.into_iter();
     while let Some(flag) = flags.next() {
         match flag {
+            "--through-branches" => options.through_branches = true,
             "--assume-constant" => options.assume_constant = true,
             "--allow-bad-statistics" => options.allow_bad_statistics = true,
             "--skip" => options.skip.push(flags.next()?.to_owned()),
@@ -135,4 +141,146 @@ fn every_golden_graph_is_planned_as_expected() {
         cases.len(),
         failures.join("\n")
     );
+}
+
+/// The arrays of a case whose names begin with `prefix`, without it.
+fn arrays(name: &str, prefix: &str) -> Vec<(String, Tensor)> {
+    let data = bnkit::data::load(&golden().join(format!("{name}.npz"))).expect("an archive");
+    let named = data.tensors.into_iter();
+    named
+        .filter_map(|named| Some((named.name.strip_prefix(prefix)?.to_owned(), named.tensor)))
+        .collect()
+}
+
+/// The largest difference of the folded graph's outputs from the oracle's, or why the engine cannot run it.
+fn distance(plan: &Plan, name: &str) -> Result<f64, String> {
+    let inputs = arrays(name, "in__");
+    let dims: Vec<_> = inputs
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
+        .collect();
+    let folder = golden().join(name);
+    let options = LoadOptions {
+        precision: bnkit_engine::Precision::F32,
+        input_dims: &dims,
+        model_dir: folder.parent(),
+        extra_outputs: &[],
+        perturbation: None,
+    };
+    let bytes = plan
+        .apply()
+        .to_bytes(Precision::Stored)
+        .map_err(|error| error.to_string())?;
+    let session = Session::load(&bytes, &options).map_err(|error| error.to_string())?;
+    let widened: Vec<(String, Tensor)> = inputs
+        .into_iter()
+        .map(|(name, tensor)| match session.input_dtype(&name) {
+            Some(dtype) if dtype != tensor.dtype() => {
+                let values = tensor.to_f64().expect("numbers");
+                let tensor =
+                    Tensor::from_f64(dtype, tensor.dims().to_vec(), &values).expect("numbers");
+                (name, tensor)
+            }
+            _ => (name, tensor),
+        })
+        .collect();
+    let found = session.run(&widened).map_err(|error| error.to_string())?;
+    let mut worst = 0.0f64;
+    for (name, expected) in arrays(name, "out__") {
+        // Outputs of training mode are dropped.
+        let Some((_, found)) = found.iter().find(|(other, _)| *other == name) else {
+            continue;
+        };
+        assert_eq!(found.dims(), expected.dims(), "{name}");
+        let pairs = found
+            .to_f64()
+            .expect("numbers")
+            .into_iter()
+            .zip(expected.to_f64().expect("numbers"));
+        for (found, expected) in pairs {
+            let difference = (found - expected).abs();
+            // NaN is a difference.
+            worst = if difference <= worst {
+                worst
+            } else {
+                difference
+            };
+        }
+    }
+    Ok(worst)
+}
+
+#[test]
+fn folded_graphs_compute_what_the_oracle_says() {
+    let (mut compared, mut not_run, mut failures) = (0, Vec::new(), Vec::new());
+    for case in cases() {
+        let name = case["name"].as_str().expect("a name");
+        let Some(options) = options(&case) else {
+            continue;
+        };
+        if case["expect"] == "error"
+            || case["run"] == false
+            || !golden().join(format!("{name}.npz")).exists()
+        {
+            continue;
+        }
+        let model = Model::open(&golden().join(format!("{name}.onnx"))).expect("a model");
+        let plan = plan(&model, &options).expect("a plan");
+        match distance(&plan, name) {
+            Err(why) => not_run.push(format!("{name}: {why}")),
+            Ok(distance) => {
+                compared += 1;
+                let accepted = case["atol"].as_f64().expect("a tolerance");
+                // Not the other way round: NaN fails.
+                if !(distance <= accepted) {
+                    failures.push(format!("{name}: {distance:e}, accepted {accepted:e}"));
+                }
+            }
+        }
+    }
+    println!(
+        "{compared} compared; the engine cannot run {}:\n{}",
+        not_run.len(),
+        not_run.join("\n")
+    );
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(
+        compared > 250 && not_run.len() < 40,
+        "{compared} compared, {} not run",
+        not_run.len()
+    );
+}
+
+#[test]
+fn the_proof_accepts_every_golden_fold() {
+    let mut failures = Vec::new();
+    let mut end_to_end = 0;
+    for case in cases() {
+        let name = case["name"].as_str().expect("a name");
+        let Some(options) = options(&case) else {
+            continue;
+        };
+        if case["expect"] == "error" {
+            continue;
+        }
+        let model = Model::open(&golden().join(format!("{name}.onnx"))).expect("a model");
+        let plan = plan(&model, &options).expect("a plan");
+        let proof = verify::prove(
+            &model,
+            &plan,
+            &options,
+            &VerifyOptions {
+                samples: 2,
+                ..VerifyOptions::default()
+            },
+        );
+        match proof {
+            Ok(proof) if proof.verdict == Verdict::Equivalent => end_to_end += 1,
+            Ok(proof) if proof.verdict == Verdict::EquivalentLocal => {}
+            Ok(proof) => failures.push(format!("{name}: {:?} {:?}", proof.culprit, proof.notes)),
+            Err(error) => failures.push(format!("{name}: {error}")),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(end_to_end > 280, "{end_to_end} end to end");
 }

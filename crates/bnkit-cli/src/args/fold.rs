@@ -44,6 +44,10 @@ pub(crate) struct Fold {
     #[arg(long, help_heading = "What is folded")]
     pub(crate) allow_bad_statistics: bool,
 
+    /// Fold backwards through an Add or Sub of two computed branches too, into both of them
+    #[arg(long, help_heading = "What is folded")]
+    pub(crate) through_branches: bool,
+
     /// Fail if a BatchNorm has to stay (skipped ones do not count)
     #[arg(long, help_heading = "What is folded")]
     pub(crate) require_all_folded: bool,

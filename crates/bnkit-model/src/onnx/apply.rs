@@ -127,6 +127,11 @@ impl Model {
         });
         self.scopes[scope.index()].names.insert(name.to_owned(), id);
         *self.names.entry(name.to_owned()).or_default() += 1;
+        // A note about a value of that name, if there is one, was about another.
+        let stale = ItemKind::ValueInfo(name.to_owned());
+        self.scopes[scope.index()]
+            .items
+            .retain(|item| item.kind != stale);
         id
     }
 
@@ -233,7 +238,7 @@ impl Model {
             self.redeclare(id, &tensor);
         }
         if let Origin::Node(node, _) = self.value(id).origin {
-            if matches!(self.scope(scope).kind, ScopeKind::Function { .. }) {
+            if !self.has_initializers(scope) {
                 let value = AttributeValue::Tensor(tensor.into_def());
                 let node = self.touch(node);
                 node.attributes = vec![Attribute {
@@ -281,6 +286,16 @@ impl Model {
         }
     }
 
+    /// Whether a scope may get new initializers: functions have none, and before IR version 4 each would have to be an
+    /// input, which a body's owner knows nothing of.
+    fn has_initializers(&self, scope: ScopeId) -> bool {
+        match self.scope(scope).kind {
+            ScopeKind::Main => true,
+            ScopeKind::Body { .. } => self.ir_version >= 4,
+            ScopeKind::Function { .. } => false,
+        }
+    }
+
     fn enlist(&mut self, scope: ScopeId, id: ValueId) {
         // Before IR version 4 every initializer of the main graph is an input too.
         let is_input = self.ir_version < 4 && self.scope(scope).kind == ScopeKind::Main;
@@ -303,7 +318,7 @@ impl Model {
     fn add_constant(&mut self, scope: ScopeId, name: &str, tensor: NewTensor) {
         self.scopes[scope.index()].dirty = true;
         let def = tensor.into_def();
-        if !matches!(self.scope(scope).kind, ScopeKind::Function { .. }) {
+        if self.has_initializers(scope) {
             let id = self.define(scope, name, Origin::Initializer, Some(def));
             self.enlist(scope, id);
             return;
@@ -324,6 +339,7 @@ impl Model {
             outputs: vec![Some(value)],
             attributes: vec![value_attribute],
             alive: true,
+            calls_function: false,
             span: None,
             dirty: true,
         });
@@ -402,6 +418,7 @@ impl Model {
             outputs: Vec::new(),
             attributes: Vec::new(),
             alive: true,
+            calls_function: false,
             span: None,
             dirty: true,
         });

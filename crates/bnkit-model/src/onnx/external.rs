@@ -3,12 +3,12 @@
 //! A model comes from anywhere, so what it names must lie in its own folder: no absolute path, no `..`, no backslash
 //! (a separator elsewhere), no symbolic link that leads out, and nothing but a regular file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::model::{External, Model};
+use super::model::{AttributeValue, External, Model, Payload};
 use crate::source::Source;
 use crate::{Error, Result};
 
@@ -16,6 +16,8 @@ use crate::{Error, Result};
 #[derive(Debug, Default)]
 pub(crate) struct ExternalFiles {
     open: Mutex<BTreeMap<String, Arc<Source>>>,
+    /// All locations that the model named when it was loaded, read or not.
+    named: BTreeSet<String>,
 }
 
 impl ExternalFiles {
@@ -27,6 +29,33 @@ impl ExternalFiles {
 }
 
 impl Model {
+    /// Keeps the locations that the tensors of the model name; edits may drop the tensors.
+    pub(crate) fn keep_locations(&mut self) {
+        let initializers = self.values.iter().filter_map(|value| value.tensor.as_ref());
+        let attributes = self.nodes.iter().flat_map(|node| &node.attributes);
+        let constants = attributes.filter_map(|attribute| match &attribute.value {
+            AttributeValue::Tensor(tensor) => Some(tensor),
+            _ => None,
+        });
+        let named = initializers
+            .chain(constants)
+            .filter_map(|tensor| match &tensor.payload {
+                Payload::External(external) => Some(external.location.clone()),
+                _ => None,
+            })
+            .collect();
+        self.externals = Arc::new(ExternalFiles {
+            open: Mutex::default(),
+            named,
+        });
+    }
+
+    /// The files that hold, or may hold, data of the model as it was loaded.
+    pub(crate) fn named_externals(&self) -> impl Iterator<Item = PathBuf> {
+        let named = self.externals.named.iter();
+        named.filter_map(|location| contained(self.dir()?, location).ok())
+    }
+
     /// The file that `external` names, and the range in it of a tensor of `bytes` bytes (`None`: unknown).
     pub(crate) fn external(
         &self,

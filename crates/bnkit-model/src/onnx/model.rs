@@ -166,6 +166,8 @@ pub struct Node {
     pub attributes: Vec<Attribute>,
     /// Whether it still stands in the graph.
     pub alive: bool,
+    /// Whether it calls a model-local function, which may have the name of an operator.
+    pub calls_function: bool,
     pub(crate) span: Option<Span>,
     pub(crate) dirty: bool,
 }
@@ -183,7 +185,12 @@ impl Node {
 
     /// Whether this is ONNX's own operator `op_type`.
     pub fn is(&self, op_type: &str) -> bool {
-        self.domain.is_empty() && self.op_type == op_type
+        self.domain.is_empty() && self.op_type == op_type && !self.calls_function
+    }
+
+    /// Whether an edit made it: it stands in no file.
+    pub fn is_new(&self) -> bool {
+        self.span.is_none()
     }
 
     /// The attribute of this name.

@@ -35,12 +35,21 @@ const STRIDE: u64 = 16 * 1024 * 1024;
 impl<'p> Output<'p> {
     /// A new file that will be `path`.
     pub(super) fn create(path: &Path, progress: &'p Progress<'p>) -> Result<Self> {
-        // Temporary files are private by default; this one becomes an ordinary file, as the umask has it.
+        let cannot_create = |error| Error::io(path, "cannot create a file beside it", error);
+        // Temporary files are private by default; this one becomes what it replaces, or else an ordinary file, as the
+        // umask has it.
+        let replaced = path.metadata().ok();
+        let mode = replaced.map(|replaced| replaced.permissions().mode() & 0o777);
         let file = tempfile::Builder::new()
             .prefix(".bnkit-")
-            .permissions(Permissions::from_mode(0o666))
+            .permissions(Permissions::from_mode(mode.unwrap_or(0o666)))
             .tempfile_in(folder(path))
-            .map_err(|error| Error::io(path, "cannot create a file beside it", error))?;
+            .map_err(cannot_create)?;
+        if let Some(mode) = mode {
+            file.as_file()
+                .set_permissions(Permissions::from_mode(mode))
+                .map_err(cannot_create)?;
+        }
         Ok(Self {
             file,
             path: path.to_owned(),
@@ -164,6 +173,20 @@ impl<'p> Output<'p> {
 /// The error for an output that is there already.
 pub(super) fn exists(path: &Path) -> Error {
     Error::invalid("the file exists already, and is only replaced by force").in_file(path)
+}
+
+/// Where writing to `path` ends up: behind all links that bear its name.
+pub(super) fn behind_links(path: &Path) -> Result<PathBuf> {
+    const MAX_LINKS: usize = 40;
+    let mut at = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match at.read_link() {
+            Ok(target) => at = folder(&at).join(target),
+            // No link, or nothing at all.
+            Err(_) => return Ok(at),
+        }
+    }
+    Err(Error::invalid("too many links").in_file(path))
 }
 
 /// The folder of a file.

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::model::{AttributeValue, Model, NodeId, Origin, ScopeId, ScopeKind, Use, ValueId};
+use super::model::{
+    AttributeValue, Model, NodeId, Origin, ScopeId, ScopeKind, Use, Value, ValueId,
+};
 use crate::{Error, Result};
 
 /// The value that `name` means in `scope`: its own, or that of the nearest scope around it.
@@ -50,6 +52,37 @@ impl Model {
     /// Whether the name of `value` means `value` in `scope`: the scope sees it, and nothing nearer has the same name.
     pub fn is_visible(&self, value: ValueId, scope: ScopeId) -> bool {
         lookup(self, scope, &self.value(value).name) == Some(value)
+    }
+
+    /// Whether no body inside the scope of `value` has a value of the same name, which would hide it there.
+    pub fn is_unique_name(&self, value: ValueId) -> bool {
+        let Value { scope, name, .. } = self.value(value);
+        if self.names.get(name).is_none_or(|&count| count <= 1) {
+            return true;
+        }
+        let inside = |mut inner: ScopeId| {
+            while let Some(outer) = self.scope(inner).parent {
+                if outer == *scope {
+                    return true;
+                }
+                inner = outer;
+            }
+            false
+        };
+        !self.values.iter().any(|other| {
+            other.name == *name && other.origin != Origin::Removed && inside(other.scope)
+        })
+    }
+
+    /// A value that is read though nothing computes it any more: a mistake of whoever edited the model.
+    pub fn dangling(&self) -> Option<ValueId> {
+        let read = self
+            .nodes()
+            .flat_map(|(_, node)| node.inputs.iter().flatten());
+        let returned = self.scopes().flat_map(|(_, scope)| &scope.outputs);
+        read.chain(returned)
+            .copied()
+            .find(|&value| self.value(value).origin == Origin::Removed)
     }
 
     /// A name that no value of the model has: `wanted`, or `wanted` with a number.

@@ -5,13 +5,14 @@
 //! may be the input, an interrupted run leaves the old file, and a reader never sees half of the new one.
 
 use std::cell::Cell;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::encode::{Encoder, Precision};
 use super::layout::{Layout, Piece};
 use super::model::Model;
-use super::output::{Output, exists, sync_folder};
+use super::output::{Output, behind_links, exists, sync_folder};
 use super::segments::{Segment, Segments};
 use crate::source::Source;
 use crate::{Error, Result};
@@ -38,7 +39,8 @@ pub struct Saved {
 const MAX_MESSAGE: u64 = i32::MAX as u64;
 
 impl Model {
-    /// Writes the model to `path`. What was external data is written to `path` with `.data` behind it.
+    /// Writes the model to `path`. What was external data is written to `path` with `.data` behind it. A file that is
+    /// replaced keeps its permissions, and a link its place: its target is replaced.
     ///
     /// # Errors
     /// If a file cannot be read or written, exists already (without `force`), or belongs to the input; if the model
@@ -89,11 +91,13 @@ impl Model {
         };
         let mut data_output = None;
         if let Some((path, layout)) = data {
-            let mut output = Output::create(path, &progress)?;
+            let path = behind_links(path)?;
+            let mut output = Output::create(&path, &progress)?;
             self.write_data(layout, &mut output)?;
             output.finish()?;
             data_output = Some((path, output));
         }
+        let path = &behind_links(path)?;
         let mut output = Output::create(path, &progress)?;
         self.write_message(message, &mut output)?;
         output.finish()?;
@@ -111,6 +115,7 @@ impl Model {
         let mut data_path = None;
         if let Some((path, output)) = data_output {
             output.persist(options.force)?;
+            sync_folder(&path)?;
             data_path = Some(path);
         }
         if let Err(error) = output.persist(options.force) {
@@ -156,27 +161,37 @@ impl Model {
     /// Refuses an output that must not be replaced: without `force` any, and always the external data of the input,
     /// which the input still needs. A data file must not replace the input itself either.
     fn check_output(&self, output: &Path, force: bool, is_data: bool) -> Result<()> {
+        let there = output.metadata();
+        if let Ok(there) = &there
+            && !there.is_file()
+        {
+            let message = match there.is_dir() {
+                true => "this is a folder",
+                false => "this is no regular file (a device or pipe, say)",
+            };
+            return Err(Error::invalid(message).in_file(output));
+        }
         if !force && output.symlink_metadata().is_ok() {
             return Err(exists(output));
         }
-        let Ok(there) = output.metadata() else {
+        let Ok(there) = there else {
             return Ok(());
         };
-        if there.is_dir() {
-            return Err(Error::invalid("this is a folder").in_file(output));
-        }
-        let is_there = |source: &Source| {
+        let is_there = |own: &Metadata| (own.dev(), own.ino()) == (there.dev(), there.ino());
+        let is_open = |source: &Source| {
             let own = source.file().and_then(|file| file.metadata().ok());
-            own.is_some_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
+            own.is_some_and(|own| is_there(&own))
         };
-        if self
-            .externals
-            .opened()
-            .iter()
-            .any(|source| is_there(source))
-            || (is_data && is_there(&self.source))
+        let mut named = self.named_externals();
+        if self.externals.opened().iter().any(|source| is_open(source))
+            || named.any(|path| path.metadata().is_ok_and(|own| is_there(&own)))
+            || (is_data && is_open(&self.source))
         {
-            let message = "this file belongs to the input and would be lost; choose another output";
+            let input = self.source.path();
+            let input = input.map_or(String::new(), |path| format!(" {}", path.display()));
+            let message = format!(
+                "this file belongs to the input{input} and would be lost; choose another output"
+            );
             return Err(Error::invalid(message).in_file(output));
         }
         Ok(())

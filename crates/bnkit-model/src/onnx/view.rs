@@ -41,6 +41,17 @@ impl Model {
             .filter(|(_, node)| node.alive)
     }
 
+    /// The number of nodes, removed ones included: the size of a side table.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The id of the value at `index`, which must be below [`Model::value_count`].
+    pub fn value_id(&self, index: usize) -> ValueId {
+        debug_assert!(index < self.values.len(), "there is no such value");
+        ValueId::new(index)
+    }
+
     /// The number of values, removed ones included: the size of a side table.
     pub fn value_count(&self) -> usize {
         self.values.len()

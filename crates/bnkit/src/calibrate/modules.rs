@@ -75,6 +75,7 @@ pub(crate) fn survey(model: &Model, selection: &Selection) -> Result<Vec<Module>
         types: &types,
         assume_constant: selection.assume_constant,
         may_add_nodes: false,
+        through_branches: false,
     };
     let calls = calls::outputs(model);
     let mut modules: Vec<Module> = Vec::new();

@@ -45,11 +45,15 @@ pub(crate) struct Absorption {
 }
 
 impl Absorption {
-    /// Everything went in.
+    /// Everything went in. Without a shift the part is the scale: another operator may have taken t.
     fn whole(edits: Vec<Edit>, data_slot: usize, affine: &Affine) -> Self {
         Self {
             edits,
-            part: Part::Whole,
+            part: if affine.has_no_shift() {
+                Part::Scale
+            } else {
+                Part::Whole
+            },
             data_slot,
             channels: affine.channels.clone(),
             rest: None,

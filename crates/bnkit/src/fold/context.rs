@@ -1,5 +1,6 @@
 //! What a rule may ask and do: attributes, constants, shapes, and edits that never change what somebody else reads.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bnkit_model::onnx::{
@@ -23,6 +24,8 @@ pub(crate) struct Context<'m> {
     pub assume_constant: bool,
     /// Whether a rule may add a node where an operator has no constant to put a shift into.
     pub may_add_nodes: bool,
+    /// Whether an Add or Sub of two branches passes the affine on to both.
+    pub through_branches: bool,
 }
 
 impl<'m> Context<'m> {
@@ -180,6 +183,13 @@ impl<'m> Context<'m> {
                 format!("{what} is {}, not a float type", tensor.dtype),
             );
         }
+        // Nothing could show which feature is which.
+        if tensor.is_empty() {
+            return Err(Refusal::new("no-absorber", "the weight has no elements")
+                .with("node", self.model.label(node))
+                .with("value", self.name(value))
+                .into());
+        }
         Ok(tensor)
     }
 
@@ -213,9 +223,10 @@ impl<'m> Context<'m> {
                 scales: Vec::new(),
             },
         };
+        let factors: Arc<[f64]> = factors.into();
         recipe.scales.push(Scale {
             inner,
-            factors: factors.into(),
+            factors: factors.clone(),
         });
         let new = NewTensor {
             dtype: tensor.dtype,
@@ -223,6 +234,9 @@ impl<'m> Context<'m> {
             recipe: Arc::new(recipe),
         };
         self.check_range(&new)?;
+        if tensor.dtype == DType::F16 {
+            self.check_precision(&new, inner, factors)?;
+        }
         Ok(Some(new))
     }
 
@@ -266,6 +280,36 @@ impl<'m> Context<'m> {
         Ok(())
     }
 
+    /// Refuses weights that a scale moves into the subnormal numbers of float16, where they lose their digits: the
+    /// rounding of each feature must stay near that of normal numbers, about 2⁻¹² of it.
+    fn check_precision(&self, tensor: &NewTensor, inner: usize, factors: Arc<[f64]>) -> Answer<()> {
+        let features = factors.len();
+        let (mut errors, mut norms) = (vec![0.0; features], vec![0.0; features]);
+        self.model
+            .for_each_chunk(&tensor.clone().into_def(), |start, elements| {
+                for (element, &value) in (start..).zip(elements) {
+                    let feature = element / inner.max(1) % features;
+                    errors[feature] += (tensor.dtype.round(value) - value).powi(2);
+                    norms[feature] += value * value;
+                }
+                Ok(())
+            })?;
+        const LIMIT: f64 = 1.0 / 256.0;
+        let lost = errors
+            .iter()
+            .zip(&norms)
+            .position(|(error, norm)| *error > LIMIT * LIMIT * norm);
+        match lost {
+            None => Ok(()),
+            Some(feature) => Err(Refusal::new(
+                "range",
+                format!("the folded weights of channel {feature} are too small for {} and would lose their digits", tensor.dtype),
+            )
+            .with("channel", feature)
+            .into()),
+        }
+    }
+
     /// Puts `tensor` into an input slot: over the constant that is there if nobody else reads it, beside it otherwise.
     /// `hint` names a constant where there was none.
     pub(crate) fn put(
@@ -285,7 +329,7 @@ impl<'m> Context<'m> {
                 .fresh_name(&format!("{}_folded", self.name(value))),
             Some(value) => self
                 .model
-                .fresh_name(&format!("{}_folded_{slot}", self.name(value))),
+                .fresh_name(&format!("{}_folded_bias", self.name(value))),
             None => self.model.fresh_name(hint),
         };
         let value = Operand::New(name.clone());
@@ -310,6 +354,27 @@ impl<'m> Context<'m> {
             Origin::Removed => false,
         };
         replaceable && info.uses.len() == 1 && info.scope == scope
+    }
+
+    /// A name for a new node beside the one called `label`; none if that has none. Engines want node names unique.
+    pub(crate) fn fresh_node_name(&self, label: &str, role: &str) -> String {
+        if label.is_empty() {
+            return String::new();
+        }
+        let wanted = format!("{label}_{role}");
+        let taken: HashSet<&str> = self
+            .model
+            .nodes()
+            .map(|(_, node)| node.name.as_str())
+            .collect();
+        if !taken.contains(wanted.as_str()) {
+            return wanted;
+        }
+        let numbered = (1u64..).map(|number| format!("{wanted}_{number}"));
+        numbered
+            .into_iter()
+            .find(|name| !taken.contains(name.as_str()))
+            .expect("there are more numbers than names")
     }
 
     /// A name for the bias of an operator that has none: after its weight, as frameworks name them.
@@ -355,5 +420,33 @@ impl<'m> Context<'m> {
             }
             Some(_) => Ok(affine.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fold::{Options, plan};
+    use crate::verify::algebra;
+    use crate::verify::nets::Net;
+
+    #[test]
+    fn a_weight_without_elements_absorbs_nothing() {
+        let net = Net::new("x", &[3, 0])
+            .constant("w", &[0, 2], &[])
+            .constant("g", &[2], &[1.5, 4.0])
+            .constant("b", &[2], &[0.5, 0.25])
+            .constant("m", &[2], &[0.25, 1.0])
+            .constant("v", &[2], &[3.0, 2.0])
+            .node("MatMul", &["x", "w"], "p")
+            .node("BatchNormalization", &["p", "g", "b", "m", "v"], "y")
+            .output("y");
+        let original = net.model();
+        let plan = plan(&original, &Options::default()).unwrap();
+        assert_eq!(plan.summary.kept, 1);
+        let refusal = plan.sites[0].refusal.as_ref().unwrap();
+        assert_eq!(refusal.code, "no-absorber");
+        assert_eq!(refusal.message, "the weight has no elements");
+        let checked = algebra::check(&original, plan.apply(), &plan.routes).unwrap();
+        assert!(checked.failures.is_empty(), "{:?}", checked.failures);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use bnkit_model::onnx::{Edit, Model, NodeId, Types};
+use bnkit_model::onnx::{Edit, Model, NodeId, Types, Use, ValueId};
 
 use super::absorb::{Absorption, absorber, constant_affine};
 use super::context::Context;
@@ -14,7 +14,7 @@ use crate::refusal::{Answer, Stop};
 use crate::report::{Cleanup, Decision, Finding, Refusal, Site, Summary, Warning};
 use crate::route::{Absorbed, Route, Side};
 use crate::site::{Parameters, is_batch_norm, is_training};
-use crate::{Result, glob::Choice};
+use crate::{Error, Result, glob::Choice};
 
 /// What may be folded.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,8 @@ pub struct Options {
     pub assume_constant: bool,
     /// Keep BatchNorms with bad statistics instead of failing.
     pub allow_bad_statistics: bool,
+    /// Fold backwards through an Add or Sub of two computed branches, into both.
+    pub through_branches: bool,
 }
 
 /// What is to be done, and why not more.
@@ -83,6 +85,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     let choice = Choice::new(&options.only, &options.skip)?;
     let types = Types::derive(model);
     let mut planner = Planner {
+        original: model,
         model: model.clone(),
         types,
         options,
@@ -119,6 +122,13 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     while planner.pass(&order)? {}
     planner.finish_errors(options);
     cleaner.drop_unread(&mut planner.model, model)?;
+    if let Some(value) = planner.model.dangling() {
+        // Never seen; but a file that no engine can load must not be written.
+        let name = &planner.model.value(value).name;
+        return Err(Error::Request(format!(
+            "internal error: the folded model would read \"{name}\", which nothing computes"
+        )));
+    }
     let Planner {
         model: folded,
         sites,
@@ -159,6 +169,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
 }
 
 struct Planner<'p> {
+    original: &'p Model,
     model: Model,
     types: Types,
     options: &'p Options,
@@ -176,6 +187,7 @@ impl Planner<'_> {
             types: &self.types,
             assume_constant: self.options.assume_constant,
             may_add_nodes,
+            through_branches: self.options.through_branches,
         }
     }
 
@@ -288,7 +300,15 @@ impl Planner<'_> {
     }
 
     fn record(&mut self, index: usize, journey: &Journey) {
-        let label = |&node: &NodeId| self.model.label(node).to_owned();
+        // As the input calls them: an edit may have renamed what an unnamed node writes.
+        let label = |&node: &NodeId| {
+            let model = if node.index() < self.original.node_count() {
+                self.original
+            } else {
+                &self.model
+            };
+            model.label(node).to_owned()
+        };
         let into = journey
             .arrivals
             .iter()
@@ -337,19 +357,31 @@ impl Planner<'_> {
         let context = self.context(may_add);
         let input = context.input(site, data_slot)?;
         let output = sole_output(&context, site)?;
-        let journey = pull(&context, input, site, affine)?;
+        let journey = pull(&context, site, data_slot, affine)?;
+        let takes_over = takes_over(&self.model, input, output)?;
         let absorbed = self.carry_out(&journey, may_add)?;
-        // The producer of what the site read now computes what the site wrote, and takes over its name.
-        let (producer, slot) = self.model.producer(input).expect("a pull ends at a node");
-        let edits = [
-            Edit::RemoveNode { node: site },
-            Edit::SetOutput {
+        let remove = Edit::RemoveNode { node: site };
+        if takes_over {
+            // The producer of what the site read now computes what the site wrote, and takes over its name; what read
+            // only the type or shape of the old value reads that of the new one.
+            let (producer, slot) = self.model.producer(input).expect("a pull ends at a node");
+            let set_output = Edit::SetOutput {
                 node: producer,
                 slot,
                 value: output.into(),
-            },
-        ];
-        self.model.apply(&edits)?;
+            };
+            let replace = Edit::ReplaceUses {
+                value: input,
+                by: output,
+            };
+            self.model.apply(&[remove, set_output, replace])?;
+        } else {
+            let replace = Edit::ReplaceUses {
+                value: output,
+                by: input,
+            };
+            self.model.apply(&[replace, remove])?;
+        }
         let via = journey.via.clone();
         Ok((
             journey,
@@ -442,6 +474,7 @@ impl Planner<'_> {
                 part: absorption.part,
                 data_slot: absorption.data_slot,
                 channels: absorption.channels.clone(),
+                share: arrival.affine.share,
             });
         }
         Ok(absorbed)
@@ -466,6 +499,31 @@ fn key(edit: &Edit, model: &Model) -> Option<String> {
             .map(|value| model.value(value).name.clone()),
         _ => None,
     }
+}
+
+/// Whether what computes `input` can take over the name of `output`, which appears earlier in the graph then: no body
+/// may have a name of its own like that. Otherwise the readers of `output` can read `input`, if they all see it.
+fn takes_over(model: &Model, input: ValueId, output: ValueId) -> Answer<bool> {
+    if model.is_unique_name(output) {
+        return Ok(true);
+    }
+    let only_nodes = |value: ValueId| {
+        model
+            .value(value)
+            .uses
+            .iter()
+            .all(|user| matches!(user, Use::Node(..)))
+    };
+    if only_nodes(output) && model.is_unique_name(input) {
+        return Ok(false);
+    }
+    let name = &model.value(output).name;
+    Err(Refusal::new(
+        "name-conflict",
+        format!("\"{name}\" is also the name of another value, in a body"),
+    )
+    .with("value", name.as_str())
+    .into())
 }
 
 /// The output of a site; its other outputs must be gone.

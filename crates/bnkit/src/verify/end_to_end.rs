@@ -104,10 +104,10 @@ pub struct Jumping {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The engine cannot run the original: no verdict.
-    #[error("the original cannot be run: {0}")]
+    /// The engine cannot run one of the models: no verdict.
+    #[error("the engine cannot run it: {0}")]
     Unsupported(EngineError),
-    /// The engine runs the original, but not the other model.
+    /// The engine runs the original and knows all operators of the other model, which does not run all the same.
     #[error("the original runs, the other model does not: {0}")]
     Broken(EngineError),
     /// The models do not have the same inputs and outputs.
@@ -141,7 +141,7 @@ pub fn compare(
 /// Runs levels 2 and 3 on the caller's rayon pool. All samples must have the same shapes.
 ///
 /// # Errors
-/// If the original cannot be run, if the other model cannot, or if their inputs or outputs differ.
+/// If the engine cannot run one of them, if the other model is broken, or if their inputs or outputs differ.
 pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<EndToEnd, Error> {
     let first = samples
         .first()
@@ -187,9 +187,9 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
         <[_; 4]>::try_from(results).map_err(|_| Error::Incomparable("a run is missing".into()))?;
     let original64 = original64.map_err(Error::Unsupported)?;
     let original32 = original32.map_err(Error::Unsupported)?;
-    let exact64 = exact64.map_err(Error::Broken)?;
-    let shipped32 = shipped32.map_err(Error::Broken)?;
-    let rounded64 = rounded.map_err(Error::Broken)?;
+    let exact64 = exact64.map_err(not_the_original)?;
+    let shipped32 = shipped32.map_err(not_the_original)?;
+    let rounded64 = rounded.map_err(not_the_original)?;
     same_outputs(&original32[0], &shipped32[0])?;
 
     let runs = judge::Runs {
@@ -277,10 +277,18 @@ impl Jumping {
 fn common_values(subject: &Subject) -> Result<HashSet<String>, Error> {
     let mut common = bnkit_engine::value_names(subject.original).map_err(Error::Unsupported)?;
     for other in [Some(subject.shipped), subject.exact].into_iter().flatten() {
-        let names = bnkit_engine::value_names(other).map_err(Error::Broken)?;
+        let names = bnkit_engine::value_names(other).map_err(not_the_original)?;
         common.retain(|name| names.contains(name));
     }
     Ok(common)
+}
+
+/// What an error of the model that is not the original means: where the engine gives up, nothing is said about the model.
+fn not_the_original(error: EngineError) -> Error {
+    match error {
+        EngineError::Unsupported { .. } => Error::Unsupported(error),
+        _ => Error::Broken(error),
+    }
 }
 
 /// The values in front of the jumps, each once.
@@ -298,7 +306,7 @@ fn fronts(jumps: &[Jump], common: &HashSet<String>) -> Vec<String> {
 fn rounding(subject: &Subject, options: &Options) -> Result<Option<Perturbation>, Error> {
     if let Some(exact) = subject.exact {
         let types = |model| -> Result<HashMap<String, DType>, Error> {
-            let types = bnkit_engine::constant_types(model).map_err(Error::Broken)?;
+            let types = bnkit_engine::constant_types(model).map_err(not_the_original)?;
             Ok(types.into_iter().collect())
         };
         let (original, shipped) = (types(subject.original)?, types(subject.shipped)?);
@@ -321,7 +329,7 @@ fn rounding(subject: &Subject, options: &Options) -> Result<Option<Perturbation>
         .into_iter()
         .collect();
     let tensors: HashSet<String> = read(subject.shipped, subject.shipped_dir)
-        .map_err(Error::Broken)?
+        .map_err(not_the_original)?
         .into_iter()
         .filter(|(name, tensor)| before.get(name) != Some(tensor))
         .map(|(name, _)| name)
@@ -340,7 +348,7 @@ fn same_interface(subject: &Subject) -> Result<(), Error> {
         Ok(inputs)
     };
     let original = describe(subject.original).map_err(Error::Unsupported)?;
-    let shipped = describe(subject.shipped).map_err(Error::Broken)?;
+    let shipped = describe(subject.shipped).map_err(not_the_original)?;
     if original == shipped {
         return Ok(());
     }

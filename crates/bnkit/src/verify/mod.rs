@@ -13,6 +13,7 @@ pub mod algebra;
 pub mod end_to_end;
 pub mod inputs;
 pub mod local;
+mod memory;
 pub mod metrics;
 #[cfg(test)]
 pub(crate) mod nets;
@@ -145,7 +146,6 @@ pub fn prove(
     options: &VerifyOptions,
 ) -> Result<Verification> {
     let reference = without_dropped_outputs(original, plan.apply())?;
-    let reference_bytes = reference.to_bytes(Precision::Stored)?;
     let algebra = algebra::check(original, plan.apply(), &plan.routes)?;
     let mut verification = Verification::with(Verdict::NotEquivalent);
     verification.algebra = Some(AlgebraSummary {
@@ -164,10 +164,17 @@ pub fn prove(
         ));
         return Ok(verification);
     }
+    let serial = match memory::way(original) {
+        memory::Way::Parallel => false,
+        memory::Way::Serial => true,
+        memory::Way::TooLarge(why) => return local(original, plan, options, verification, &why),
+    };
+    let reference_bytes = reference.to_bytes(Precision::Stored)?;
     let runner = Runner {
         reference: &reference_bytes,
         original,
         options,
+        serial,
     };
     let samples = match runner.samples()? {
         Ok(samples) => samples,
@@ -221,6 +228,8 @@ struct Runner<'r> {
     reference: &'r [u8],
     original: &'r Model,
     options: &'r VerifyOptions,
+    /// Whether memory is short, so that runs follow one another.
+    serial: bool,
 }
 
 impl Runner<'_> {
@@ -245,7 +254,14 @@ impl Runner<'_> {
             // What is not computed still lies in the original's data files.
             shipped_dir: dir,
         };
-        end_to_end::run(&subject, samples, &self.options.end_to_end())
+        let run = || end_to_end::run(&subject, samples, &self.options.end_to_end());
+        if !self.serial {
+            return run();
+        }
+        match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
+            Ok(pool) => pool.install(run),
+            Err(_) => run(),
+        }
     }
 }
 

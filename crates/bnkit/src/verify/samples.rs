@@ -37,7 +37,10 @@ pub(super) fn samples(
             return Ok(());
         }
         let tried = try_run(bytes, model, sample);
-        unsupported = matches!(tried, Err(EngineError::Unsupported { .. }));
+        unsupported = matches!(
+            tried,
+            Err(EngineError::Unsupported { .. } | EngineError::Misfit { .. })
+        );
         if unsupported {
             Ok(())
         } else {

@@ -1,6 +1,7 @@
 //! The report of `inspect`.
 
 mod markdown;
+mod parts;
 mod text;
 
 use std::io::{self, Write};
@@ -11,6 +12,8 @@ use serde::Serialize;
 use super::github::{Annotation, Level, by_code};
 use super::units::{range, shape, short};
 use super::{Detail, Document, fold, warnings};
+
+pub(crate) use parts::{Modules, OneTensor};
 
 /// What is in a model, or only its BatchNorms.
 #[derive(Debug, Serialize)]

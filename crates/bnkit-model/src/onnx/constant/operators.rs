@@ -262,6 +262,7 @@ impl Call<'_> {
             None => (0..data.dims.len())
                 .filter(|&axis| data.dims[axis] == 1)
                 .collect(),
+            Some(given) if given.is_empty() => return Err(malformed("axes")),
             Some(given) => axes::axes(given, data.dims.len()).ok_or_else(|| malformed("axes"))?,
         };
         let kept = (0..data.dims.len()).filter(|axis| !chosen.contains(axis));

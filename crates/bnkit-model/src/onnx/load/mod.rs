@@ -10,7 +10,7 @@ mod tensor;
 
 pub(super) use tensor::tensor;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -66,6 +66,7 @@ impl Model {
         let mut window = Window::new(&source);
         Loader { model: &mut model }.model(&mut window)?;
         resolve::check_order(&model)?;
+        model.keep_locations();
         Ok(model)
     }
 }
@@ -165,6 +166,7 @@ impl Loader<'_> {
         }
         let graph = graph
             .ok_or_else(|| Error::invalid("not a readable ONNX model: there is no graph in it"))?;
+        consistent(&opsets)?;
         let opsets = Arc::new(opsets);
         self.graph(window, graph.payload, None, ScopeKind::Main, &opsets, 0)?;
         if training {
@@ -182,6 +184,7 @@ impl Loader<'_> {
             let scope = self.function(window, &field, &opsets)?;
             self.model.items[item].kind = ItemKind::Scope(scope);
         }
+        self.mark_calls();
         Ok(())
     }
 
@@ -200,6 +203,32 @@ impl Loader<'_> {
             dirty: false,
         });
         id
+    }
+
+    /// Marks the nodes that call a local function: it hides an operator of the same name.
+    fn mark_calls(&mut self) {
+        let own = |domain: &str| {
+            if domain == "ai.onnx" {
+                String::new()
+            } else {
+                domain.to_owned()
+            }
+        };
+        let functions: HashSet<(String, String)> = self
+            .model
+            .scopes
+            .iter()
+            .filter_map(|scope| match &scope.kind {
+                ScopeKind::Function { domain, name } => Some((own(domain), name.clone())),
+                _ => None,
+            })
+            .collect();
+        if functions.is_empty() {
+            return;
+        }
+        for node in &mut self.model.nodes {
+            node.calls_function = functions.contains(&(node.domain.clone(), node.op_type.clone()));
+        }
     }
 
     /// Defines `name` in `scope`; every name is defined once in its scope.
@@ -225,4 +254,26 @@ impl Loader<'_> {
         });
         Ok(id)
     }
+}
+
+/// Checks that no domain is imported in two versions: readers differ in which one they take.
+fn consistent(opsets: &[(String, i64)]) -> Result<()> {
+    let own = |domain: &str| {
+        if domain == "ai.onnx" {
+            String::new()
+        } else {
+            domain.to_owned()
+        }
+    };
+    for (at, (domain, version)) in opsets.iter().enumerate() {
+        let again = opsets[..at]
+            .iter()
+            .find(|(other, _)| own(other) == own(domain));
+        if let Some((_, other)) = again.filter(|(_, other)| other != version) {
+            return Err(Error::invalid(format!(
+                "opset_import: the operators of \"{domain}\" are imported in versions {other} and {version}"
+            )));
+        }
+    }
+    Ok(())
 }

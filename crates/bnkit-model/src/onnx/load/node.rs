@@ -91,6 +91,7 @@ impl Loader<'_> {
             outputs,
             attributes: Vec::new(),
             alive: true,
+            calls_function: false,
             span,
             dirty: false,
         });

@@ -114,6 +114,8 @@ pub(super) fn transpose(at: &At<'_>) -> Option<Fact> {
 pub(super) fn squeeze(at: &At<'_>) -> Option<Fact> {
     let dims = at.dims(0).and_then(|dims| {
         let chosen = match at.list("axes", 1, 13)? {
+            // Readers differ: no axis, or all of size 1.
+            Some(given) if given.is_empty() => return None,
             Some(given) => axes(&given, dims.len())?,
             // All axes of size 1: which these are shows only if all sizes are known.
             None if dims.iter().all(|dim| dim.known().is_some()) => (0..dims.len())

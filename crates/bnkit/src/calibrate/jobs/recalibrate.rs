@@ -230,7 +230,9 @@ fn from_data(
     let verdict = seen.judge(&errors, &job.stability);
     let sampling = outcome::sampling(&verdict, seen.samples, &job.stability);
     if job.partial.is_none() {
-        report.warnings.extend(outcome::few_samples(&sampling, seen.batches));
+        report
+            .warnings
+            .extend(outcome::few_samples(&sampling, seen.batches));
         report.warnings.extend(unsettled(&job.method, report));
     }
     report.sampling = Some(sampling);

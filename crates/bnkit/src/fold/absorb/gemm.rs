@@ -142,7 +142,12 @@ fn new_addend(
     f: impl Fn(usize, f64) -> f64,
 ) -> Answer<Vec<Edit>> {
     let columns = gemm.columns();
-    let old = context.optional(node, 2)?;
+    // With beta = 0 the addend is not read, whatever it is.
+    let old = if gemm.beta == 0.0 {
+        None
+    } else {
+        context.optional(node, 2)?
+    };
     let (dims, values) = match &old {
         None => (vec![], vec![0.0]),
         Some(old) => (old.dims.clone(), old.values.clone()),

@@ -231,7 +231,13 @@ impl Ledger<'_> {
                     }
                 }
             }
-            reached
+            // Where several channels become one, the route names one of them for all that are equal.
+            let key = |channel: usize| (s.value[channel].to_bits(), t.value[channel].to_bits());
+            let named = (0..s.len()).filter(|&channel| reached[channel]).map(key);
+            let named: HashSet<(u64, u64)> = named.collect();
+            let all = 0..s.len();
+            all.map(|channel| reached[channel] || named.contains(&key(channel)))
+                .collect::<Vec<bool>>()
         };
         let mut scales = s.value.iter().zip(reached(Part::Scale));
         if scales.any(|(&s, reached)| s != 1.0 && !reached) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::book::{Answer, Trouble};
 use super::exact::Exact;
-use crate::route::{Absorbed, Part, Side};
+use crate::route::{Absorbed, Part, Side, UNTOUCHED};
 
 /// y = s·x + t, in numbers.
 #[derive(Debug, Clone)]
@@ -48,7 +48,8 @@ impl Step {
         plain: bool,
     ) -> Answer<Self> {
         let count = scaling.s.len();
-        if let Some(channel) = absorbed.channels.iter().find(|&&c| c as usize >= count) {
+        let beyond = |&&c: &&u32| c as usize >= count && c != UNTOUCHED;
+        if let Some(channel) = absorbed.channels.iter().find(beyond) {
             let why = format!("the route names channel {channel} of an affine with {count}");
             return Err(Trouble::Wrong(why));
         }
@@ -60,7 +61,14 @@ impl Step {
         }
         let t = match absorbed.part {
             Part::Scale => Arc::new(Exact::zeros(count)),
-            Part::Whole | Part::Shift => scaling.t.clone(),
+            Part::Whole | Part::Shift if absorbed.share == 1.0 => scaling.t.clone(),
+            // A power of two or its negative: exact.
+            Part::Whole | Part::Shift => {
+                let mut t = Exact::clone(&scaling.t);
+                t.value.iter_mut().for_each(|t| *t *= absorbed.share);
+                t.size.iter_mut().for_each(|t| *t *= absorbed.share.abs());
+                Arc::new(t)
+            }
         };
         Ok(Self {
             route,
@@ -109,6 +117,14 @@ impl Step {
 
     /// What acts on a feature.
     pub(super) fn at(&self, feature: usize) -> Pair {
+        if self.channels[feature] == UNTOUCHED {
+            return Pair {
+                s: 1.0,
+                s_size: 1.0,
+                t: 0.0,
+                t_size: 0.0,
+            };
+        }
         let channel = self.channels[feature] as usize;
         Pair {
             s: self.s.value[channel],

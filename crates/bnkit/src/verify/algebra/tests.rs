@@ -92,6 +92,7 @@ impl Case {
             part: Part::Whole,
             data_slot: 0,
             channels: channels.to_vec(),
+            share: 1.0,
         }
     }
 
