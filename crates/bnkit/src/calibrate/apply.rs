@@ -141,7 +141,7 @@ fn check(
     let bad = |value: &f64| {
         !value.is_finite() || dtype.round(*value).abs() > limit || (role == 1 && *value < 0.0)
     };
-    match values.iter().position(|value| bad(value)) {
+    match values.iter().position(bad) {
         None => Ok(()),
         Some(channel) => Err(Error::Request(format!(
             "{}: tensor \"{}\": the new {} of channel {channel} is {}, which {dtype} cannot hold or no BatchNorm can use: do the activations overflow?",

@@ -377,9 +377,9 @@ mod tests {
     }
 
     #[test]
-    fn grey_is_that_of_pillow() {
-        // Image.new("RGB", (1, 1), (10, 100, 200)).convert("L") gives 85.
-        assert_eq!(luma(10, 100, 200), 85);
+    fn grey_weighs_the_colours_and_rounds() {
+        // 2.99 + 58.7 + 22.8 = 84.49.
+        assert_eq!(luma(10, 100, 200), 84);
         assert_eq!(luma(255, 255, 255), 255);
     }
 

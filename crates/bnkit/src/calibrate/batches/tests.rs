@@ -178,7 +178,7 @@ fn images_are_decoded_in_order_and_a_bad_one_ends_it() {
         batch_size: 3,
         ..DataOptions::new(folder.path())
     };
-    let error = Batches::open(&[input.clone()], &options, Shard::WHOLE)
+    let error = Batches::open(std::slice::from_ref(&input), &options, Shard::WHOLE)
         .err()
         .unwrap();
     assert!(error.to_string().contains("preprocessed"));
@@ -186,7 +186,7 @@ fn images_are_decoded_in_order_and_a_bad_one_ends_it() {
         scale: 1.0,
         ..Default::default()
     });
-    let batches = Batches::open(&[input.clone()], &options, Shard::WHOLE).unwrap();
+    let batches = Batches::open(std::slice::from_ref(&input), &options, Shard::WHOLE).unwrap();
     assert_eq!(
         rows(&batches),
         [vec![0., 1., 2.], vec![3., 4., 5.], vec![6.]]

@@ -153,13 +153,11 @@ struct Distance {
 impl Distance {
     fn add(&mut self, module: &Module, batch: &Moments) {
         let Ok(stored) = &module.stored else { return };
-        let variances = batch.variance();
-        for at in 0..batch.channels() {
+        for (at, variance) in batch.variance().into_iter().enumerate() {
             let width = stored.variance[at] + stored.epsilon;
             self.means
                 .push((batch.mean[at] - stored.mean[at]).abs() / width.sqrt());
-            self.ratios
-                .push(((variances[at] + stored.epsilon) / width).ln());
+            self.ratios.push(((variance + stored.epsilon) / width).ln());
         }
     }
 }

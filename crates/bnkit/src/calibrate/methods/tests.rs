@@ -48,6 +48,8 @@ fn close(a: &[f64], b: &[f64], tolerance: f64) {
     }
 }
 
+const WHOLE: [std::ops::Range<usize>; 1] = [std::ops::Range { start: 0, end: 9 }];
+
 const START: ([f64; 3], [f64; 3]) = ([1.0, -2.0, 3.0], [0.5, 1.0, 2.0]);
 
 fn run(
@@ -84,12 +86,12 @@ fn precise_is_the_variance_of_all_elements() {
         })
         .collect();
     let expected = moments(&all);
-    let (mean, variance) = run(Method::Precise, Convention::Onnx, &[0..9]);
+    let (mean, variance) = run(Method::Precise, Convention::Onnx, &WHOLE);
     close(&mean, &expected.mean, 1e-14);
     close(&variance, &expected.variance(), 1e-9);
-    let (_, unbiased) = run(Method::Precise, Convention::Torch, &[0..9]);
+    let (_, unbiased) = run(Method::Precise, Convention::Torch, &WHOLE);
     close(&unbiased, &expected.unbiased_variance(), 1e-9);
-    assert_eq!(run(Method::Precise, Convention::Keras, &[0..9]).1, variance);
+    assert_eq!(run(Method::Precise, Convention::Keras, &WHOLE).1, variance);
 }
 
 #[test]
@@ -100,8 +102,8 @@ fn average_and_ema_follow_their_formulas_under_both_conventions() {
             Convention::Torch => moments(batch).unbiased_variance(),
             _ => moments(batch).variance(),
         };
-        let (mean, variance) = run(Method::Average, convention, &[0..9]);
-        let (ema_mean, ema_variance) = run(Method::Ema, convention, &[0..9]);
+        let (mean, variance) = run(Method::Average, convention, &WHOLE);
+        let (ema_mean, ema_variance) = run(Method::Ema, convention, &WHOLE);
         for channel in 0..3 {
             let m: Vec<f64> = batches.iter().map(|b| moments(b).mean[channel]).collect();
             let v: Vec<f64> = batches.iter().map(|b| variances(b)[channel]).collect();
@@ -136,7 +138,7 @@ fn average_and_ema_follow_their_formulas_under_both_conventions() {
 fn parts_put_together_in_order_are_the_whole() {
     for method in [Method::Precise, Method::Average, Method::Ema] {
         for convention in [Convention::Onnx, Convention::Torch] {
-            let (mean, variance) = run(method, convention, &[0..9]);
+            let (mean, variance) = run(method, convention, &WHOLE);
             for parts in [
                 vec![0..4, 4..9],
                 vec![0..1, 1..2, 2..9],
