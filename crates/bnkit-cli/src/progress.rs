@@ -39,6 +39,7 @@ impl Progress for Bar {
         self.bar.set_message(match phase {
             Phase::Reading => "reading",
             Phase::Planning => "planning",
+            Phase::Running => "running",
             Phase::Proving => "proving",
             Phase::Writing => "writing",
         });

@@ -10,6 +10,7 @@ use bnkit_model::{
     DType, Tensor,
     tensor::{decode_f64, encode_f64},
 };
+use tract_onnx::Onnx;
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::bail;
@@ -19,7 +20,7 @@ use tract_onnx::tract_core::optim::Optimizer;
 
 use crate::constant::{datum_type, from_tract, to_tract};
 use crate::error::node_name;
-use crate::normalise::{Context, normalise, opset};
+use crate::normalise::{Context, Mode, normalise, opset};
 use crate::operators::{exchange, hide_reversed, negative_padding, registry, single_step};
 use crate::quiet::catch;
 use crate::spec::{self, Dim, InputSpec};
@@ -58,11 +59,12 @@ pub struct Session {
     outputs: Vec<String>,
 }
 
-#[derive(Debug)]
-struct Input {
-    name: String,
-    dtype: DType,
-    dims: Vec<usize>,
+/// An input of a loaded model.
+#[derive(Debug, Clone)]
+pub(crate) struct Input {
+    pub(crate) name: String,
+    pub(crate) dtype: DType,
+    pub(crate) dims: Vec<usize>,
 }
 
 impl Session {
@@ -113,7 +115,8 @@ impl Session {
 }
 
 impl Input {
-    fn value(&self, given: &[(String, Tensor)]) -> Result<TValue> {
+    /// Its value among those that a caller gave.
+    pub(crate) fn value(&self, given: &[(String, Tensor)]) -> Result<TValue> {
         let wrong = |what: String| EngineError::run(format!("input {:?}: {what}", self.name));
         let (_, tensor) = given
             .iter()
@@ -157,6 +160,7 @@ fn load(model: &[u8], options: &LoadOptions) -> Result<Session> {
         precision,
         model_dir: options.model_dir,
         perturbation: options.perturbation,
+        mode: Mode::Eval,
     };
     if let Some(graph) = proto.graph.as_mut() {
         add_outputs(graph, options.extra_outputs);
@@ -171,7 +175,7 @@ fn load(model: &[u8], options: &LoadOptions) -> Result<Session> {
     let inputs = spec::true_inputs(graph)
         .map(|input| resolve(spec::spec(input)?, options.input_dims))
         .collect::<Result<Vec<_>>>()?;
-    let typed = parse(&proto, &inputs, precision)?;
+    let typed = parse(registry(precision), &proto, &inputs)?;
     // The plan has its own copy of the weights.
     for tensor in proto
         .graph
@@ -208,7 +212,8 @@ fn all_doubles(model: &ModelProto) -> bool {
             .all(|dtype| dtype == DType::F64)
 }
 
-fn add_outputs(graph: &mut GraphProto, names: &[String]) {
+/// Makes values of the main graph outputs of the model.
+pub(crate) fn add_outputs(graph: &mut GraphProto, names: &[String]) {
     for name in names {
         if graph.output.iter().all(|output| output.name != *name) {
             graph.output.push(ValueInfoProto {
@@ -219,7 +224,8 @@ fn add_outputs(graph: &mut GraphProto, names: &[String]) {
     }
 }
 
-fn resolve(spec: InputSpec, given: &[(String, Vec<usize>)]) -> Result<Input> {
+/// An input with the shape that the caller or the model says.
+pub(crate) fn resolve(spec: InputSpec, given: &[(String, Vec<usize>)]) -> Result<Input> {
     let wrong = |what: String| EngineError::model(format!("input {:?}: {what}", spec.name));
     let dims = match given.iter().find(|(name, _)| *name == spec.name) {
         Some((_, dims)) => dims.clone(),
@@ -243,9 +249,10 @@ fn resolve(spec: InputSpec, given: &[(String, Vec<usize>)]) -> Result<Input> {
     })
 }
 
-fn parse(proto: &ModelProto, inputs: &[Input], precision: Precision) -> Result<TypedModel> {
+/// Reads a normalised model and infers all types and shapes from those of its inputs.
+pub(crate) fn parse(onnx: Onnx, proto: &ModelProto, inputs: &[Input]) -> Result<TypedModel> {
     let blame = |error: TractError| blame(proto, &explain(&error));
-    let parsed = registry(precision).parse(proto, None).map_err(blame)?;
+    let parsed = onnx.parse(proto, None).map_err(blame)?;
     if !parsed.unresolved_inputs.is_empty() {
         return Err(EngineError::model(format!(
             "nothing computes the values {:?}",
@@ -363,7 +370,7 @@ fn size(model: &TypedModel) -> usize {
 }
 
 /// The error that names the node: tract quotes its name somewhere in its chain of reasons.
-fn blame(model: &ModelProto, text: &str) -> EngineError {
+pub(crate) fn blame(model: &ModelProto, text: &str) -> EngineError {
     let nodes = model.graph.iter().flat_map(|graph| &graph.node);
     let culprit = nodes
         .filter(|node| {
@@ -380,7 +387,7 @@ fn blame(model: &ModelProto, text: &str) -> EngineError {
 }
 
 /// tract's chain of reasons on one line.
-fn explain(error: &TractError) -> String {
+pub(crate) fn explain(error: &TractError) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();

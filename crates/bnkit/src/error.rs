@@ -15,6 +15,9 @@ pub enum Error {
     /// Something was asked for that does not fit together.
     #[error("{0}")]
     Request(String),
+    /// The user ended the job; nothing was written.
+    #[error("interrupted: nothing was written")]
+    Interrupted,
 }
 
 impl Error {
@@ -22,7 +25,7 @@ impl Error {
     pub(crate) fn in_file(self, path: &Path) -> Self {
         match self {
             Self::Model(error) => Self::Model(error.in_file(path)),
-            Self::Request(message) => Self::Request(message),
+            other => other,
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The texts of rules stand in the headers of their files (`fold/absorb/*.rs`); those of refusals and findings are here.
 
+use crate::calibrate;
 use crate::fold::absorb::ABSORBERS;
 
 /// What kind of thing a code names.
@@ -33,7 +34,10 @@ pub struct Explanation {
 /// All explanations: rules first, sorted by code within a kind.
 pub fn all() -> Vec<Explanation> {
     let rules = ABSORBERS.iter().map(|absorber| absorber.rule);
-    let mut all: Vec<Explanation> = rules.chain(OTHERS.iter().copied()).collect();
+    let mut all: Vec<Explanation> = rules
+        .chain(OTHERS.iter().copied())
+        .chain(calibrate::EXPLANATIONS.iter().copied())
+        .collect();
     all.sort_by_key(|explanation| (explanation.kind, explanation.code));
     all.dedup();
     all

@@ -17,6 +17,7 @@
 //! ```
 
 mod affine;
+pub mod calibrate;
 mod clean;
 pub mod data;
 pub mod error;

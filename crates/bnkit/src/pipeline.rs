@@ -18,6 +18,8 @@ pub enum Phase {
     Reading,
     /// Planning the folds (reads the tensors that change).
     Planning,
+    /// Running the network on calibration data; the units are samples. Begins anew with each pass.
+    Running,
     /// Proving that the result is equal.
     Proving,
     /// Writing the output.

@@ -355,6 +355,7 @@ mod tests {
             precision: Precision::F64,
             model_dir: None,
             perturbation: None,
+            mode: crate::normalise::Mode::Eval,
         };
         lower(&mut graph, &context).unwrap();
         graph

@@ -147,6 +147,7 @@ mod tests {
             precision: Precision::F32,
             model_dir: None,
             perturbation: None,
+            mode: crate::normalise::Mode::Eval,
         };
         lower(&mut graph, &context).unwrap();
         graph

@@ -12,6 +12,7 @@ mod functions;
 mod legacy;
 mod operators;
 mod tidy;
+mod train;
 mod widen;
 
 use std::path::Path;
@@ -24,6 +25,18 @@ use tract_onnx::pb::{
 
 use crate::{Perturbation, Precision, Result};
 
+/// What the model is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// BatchNorms use their running statistics, Dropout does nothing.
+    Eval,
+    /// BatchNorms use the statistics of what they see.
+    Train {
+        /// Whether Dropout drops.
+        dropout: bool,
+    },
+}
+
 /// What the rewrites need to know of the model as a whole.
 pub(crate) struct Context<'a> {
     /// Version of ONNX's own operator set; 1 if the model names none.
@@ -34,6 +47,8 @@ pub(crate) struct Context<'a> {
     pub(crate) model_dir: Option<&'a Path>,
     /// What happens to constants on their way.
     pub(crate) perturbation: Option<&'a Perturbation>,
+    /// What the model is run for.
+    pub(crate) mode: Mode,
 }
 
 /// The version of ONNX's own operators that a model imports.
@@ -62,7 +77,9 @@ pub(crate) fn normalise(model: &mut ModelProto, context: &Context) -> Result<()>
         for node in &mut graph.node {
             operators::check(node)?;
         }
+        train::dropout(graph, context)?;
         eval::eval(graph)?;
+        train::norms(graph, context)?;
         legacy::lower(graph, context)?;
         for node in &mut graph.node {
             attributes::check(node)?;

@@ -195,6 +195,7 @@ mod tests {
             precision,
             model_dir: None,
             perturbation: None,
+            mode: crate::normalise::Mode::Eval,
         }
     }
 

@@ -4,9 +4,11 @@
 //! names, and tensors of one name are more samples of it. Which tensor belongs to which input is not decided here
 //! ([`crate::verify::inputs`] does): an array without a name, as `.npy` has it, keeps the empty one.
 //!
-//! Images are no concern of this module.
+//! Folders of images are read by [`images`], one after the other while the network runs.
 
+pub mod images;
 mod npy;
+pub mod preprocess;
 
 use std::fs::File;
 use std::io::BufReader;
@@ -80,7 +82,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// A sort key in which runs of digits compare by value.
-fn natural(name: &str) -> Vec<(u64, char)> {
+pub(crate) fn natural(name: &str) -> Vec<(u64, char)> {
     let mut key = vec![];
     let mut digits = String::new();
     for letter in name.chars().chain(['\0']) {
@@ -142,6 +144,14 @@ fn load_file(path: &Path) -> Result<Vec<NamedTensor>> {
             source: path.to_owned(),
         })
         .collect())
+}
+
+/// The bytes of an `.npz` archive of these arrays. Types that NumPy lacks (bfloat16) become float32, float16 too.
+///
+/// # Errors
+/// If a tensor is of no type that NumPy has, or two have one name.
+pub(crate) fn npz(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
+    npy::write_archive(named)
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {

@@ -3,10 +3,11 @@
 //! npyz reads the header; the elements are taken as bytes, so that one path serves every type, byte order and memory order, and
 //! nothing is allocated on the word of a header.
 
-use std::io::{Read, Seek};
+use std::io::{Cursor, Read, Seek};
 
 use bnkit_model::{DType, Error, Result, Tensor, tensor::element_count};
-use npyz::{Endianness, NpyFile, Order, TypeChar, npz::NpzArchive};
+use npyz::npz::{NpzArchive, NpzWriter};
+use npyz::{Endianness, NpyFile, Order, TypeChar, WriterBuilder};
 
 /// One array.
 pub(super) fn read(reader: impl Read) -> Result<Tensor> {
@@ -34,6 +35,43 @@ pub(super) fn read_archive(reader: impl Read + Seek) -> Result<Vec<(String, Tens
             Ok((name, tensor))
         })
         .collect()
+}
+
+/// The bytes of an archive of these arrays.
+pub(super) fn write_archive(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
+    let mut bytes = Cursor::new(vec![]);
+    let mut archive = NpzWriter::new(&mut bytes);
+    for (name, tensor) in named {
+        let failed = |error: std::io::Error| {
+            Error::invalid(format!("array {name:?} cannot be written: {error}"))
+        };
+        let shape: Vec<u64> = tensor.dims().iter().map(|&dim| dim as u64).collect();
+        macro_rules! write {
+            ($t:ty, $values:expr) => {{
+                let mut writer = archive
+                    .array::<$t>(name, Default::default())
+                    .map_err(failed)?
+                    .default_dtype()
+                    .shape(&shape)
+                    .begin_nd()
+                    .map_err(failed)?;
+                writer.extend($values).map_err(failed)?;
+                writer.finish().map_err(failed)?;
+            }};
+        }
+        let floats = || tensor.to_f64().map(Vec::into_iter);
+        let ints = || tensor.to_i64().map(Vec::into_iter);
+        match tensor.dtype() {
+            DType::F64 => write!(f64, floats()?),
+            dtype if dtype.is_float() => write!(f32, floats()?.map(|value| value as f32)),
+            DType::Bool => write!(bool, ints()?.map(|value| value != 0)),
+            DType::U8 => write!(u8, ints()?.map(|value| value as u8)),
+            DType::U64 => write!(u64, ints()?.map(|value| value as u64)),
+            _ => write!(i64, ints()?),
+        }
+    }
+    drop(archive);
+    Ok(bytes.into_inner())
 }
 
 fn array(file: NpyFile<impl Read>) -> Result<Tensor> {

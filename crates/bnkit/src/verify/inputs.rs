@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 pub use from_data::from_data;
+pub(crate) use from_data::tensors_of;
 pub use shapes::{NamedShape, parse_shape};
 
 /// One value for each input of a model.

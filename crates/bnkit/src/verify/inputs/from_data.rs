@@ -63,7 +63,8 @@ pub fn from_data(
         .collect())
 }
 
-fn tensors_of<'a>(
+/// The tensors that are samples of an input.
+pub(crate) fn tensors_of<'a>(
     spec: &InputSpec,
     only_input: bool,
     data: &'a DataSet,

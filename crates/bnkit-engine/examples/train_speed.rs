@@ -1,0 +1,60 @@
+//! Images per second in train mode: `train_speed MODEL [BATCH [BATCHES [SIZE]]]`, on random images of 3 × SIZE × SIZE.
+//!
+//! Set RAYON_NUM_THREADS for the number of threads. Prints the rate of each batch, and the most memory that the process ever held.
+
+#![allow(clippy::print_stdout)]
+
+use std::time::Instant;
+
+use bnkit_engine::{Sample, Statistics, TrainOptions, Trainer};
+use bnkit_model::Tensor;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let path = arguments.next().ok_or("which model?")?;
+    let mut number = |default: usize| {
+        arguments
+            .next()
+            .map_or(Ok(default), |argument| argument.parse())
+    };
+    let (batch, batches, size) = (number(32)?, number(5)?, number(224)?);
+    let model = std::fs::read(&path)?;
+    let name = bnkit_engine::inputs(&model)?[0].name.clone();
+    let dims = vec![1, 3, size, size];
+    let start = Instant::now();
+    let trainer = Trainer::load(
+        &model,
+        &TrainOptions {
+            input_dims: &[(name.clone(), dims.clone())],
+            ..TrainOptions::default()
+        },
+    )?;
+    drop(model);
+    println!("{path}: loaded in {:.2?}", start.elapsed());
+    let mut state = 1u32;
+    let mut uniform = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let samples: Vec<Sample> = (0..batch)
+        .map(|_| {
+            let pixels: Vec<f32> = (0..3 * size * size).map(|_| uniform()).collect();
+            Ok(vec![(
+                name.clone(),
+                Tensor::from_f32(dims.clone(), &pixels)?,
+            )])
+        })
+        .collect::<Result<_, bnkit_model::Error>>()?;
+    let mut best = 0f64;
+    for _ in 0..batches {
+        let start = Instant::now();
+        trainer.run(&samples, &Statistics::Batch, false)?;
+        let rate = batch as f64 / start.elapsed().as_secs_f64();
+        best = best.max(rate);
+        println!("{rate:.1} images/s");
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
+    println!("best {best:.1} images/s; {}", peak.unwrap_or_default());
+    Ok(())
+}

@@ -1,0 +1,319 @@
+//! `recalibrate`: run the data (or read statistics), put the new statistics into the model, write it.
+
+use std::path::Path;
+
+use bnkit_engine::Statistics as Normalise;
+use bnkit_model::onnx::{Model, Precision};
+
+use super::deliver::{Delivered, Delivery};
+use super::{RecalibrateJob, Source};
+use crate::calibrate::apply::{self, Statistics};
+use crate::calibrate::batches::Batches;
+use crate::calibrate::exports;
+use crate::calibrate::modules::{Module, survey};
+use crate::calibrate::network::Network;
+use crate::calibrate::observe::{Pass, Seen};
+use crate::calibrate::options::{DataOptions, Method, MethodOptions, Shard};
+use crate::calibrate::report::{DataUsed, LayerChange, Outcome, RecalibrateReport};
+use crate::calibrate::{files, outcome, partial, sequential};
+use crate::pipeline::{Phase, Progress, describe_input};
+use crate::report::{Tool, Warning};
+use crate::{Error, Result, hash};
+
+/// Re-estimates the running statistics of a model and writes it.
+///
+/// # Errors
+/// If something cannot be read, run or written, or nothing may be estimated this way; [`Error::Interrupted`] if the job was
+/// interrupted and leaves no partial file.
+pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<RecalibrateReport> {
+    check(job)?;
+    let delivery = Delivery {
+        input: &job.input,
+        output: job.output.as_deref().filter(|_| job.partial.is_none()),
+        force: job.force,
+        hash: job.hash,
+        fold: job.fold.as_ref(),
+        note: note(job),
+    };
+    delivery.check()?;
+    progress.begin(Phase::Reading, None);
+    let model = Model::open(&job.input)?;
+    let hashing = job.hash.then(|| hash::in_background(&job.input));
+    let modules = survey(&model, &job.selection).map_err(|error| error.in_file(&job.input))?;
+    if modules.iter().all(|module| module.target().is_none()) {
+        return Err(nothing_to_do(&job.input, &modules));
+    }
+    let mut report = RecalibrateReport {
+        schema: "bnkit.recalibrate/1",
+        tool: Tool::default(),
+        input: describe_input(&model, &job.input),
+        data: None,
+        method: None,
+        summary: Default::default(),
+        layers: Vec::new(),
+        passes: Vec::new(),
+        sampling: None,
+        warnings: outcome::warnings(&modules),
+        partial: None,
+        fold: None,
+        output: None,
+        failure: None,
+    };
+    let new = match &job.source {
+        Source::Stats(path) => from_file(path, &model, &modules, &mut report)?,
+        Source::Data(data) => from_data(job, data, &model, &modules, &mut report, progress)?,
+    };
+    report.summary = outcome::count(&report.layers);
+    report.warnings.extend(never_ran(&report.layers));
+    if report.partial.is_none() {
+        let mut changed = apply::apply(&model, &modules, &new)?;
+        let Delivered {
+            output,
+            fold,
+            failure,
+        } = delivery.write(&mut changed, progress)?;
+        (report.output, report.fold, report.failure) = (output, fold, failure);
+    }
+    report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
+    Ok(report)
+}
+
+/// Refuses what does not go together.
+fn check(job: &RecalibrateJob) -> Result<()> {
+    let refuse = |message: &str| Err(Error::Request(message.to_owned()));
+    check_method(&job.method)?;
+    let sharded = job.shard != Shard::WHOLE || job.partial.is_some();
+    if job.shard != Shard::WHOLE && job.partial.is_none() {
+        return refuse(
+            "a shard is only a part: write it with --partial FILE and put the parts together with bnkit merge",
+        );
+    }
+    if sharded && matches!(job.source, Source::Stats(_)) {
+        return refuse("statistics from a file have no shards");
+    }
+    if sharded && job.method.method == Method::Sequential {
+        return refuse("the method sequential needs all data in each pass: it has no shards");
+    }
+    if sharded && job.fold.is_some() {
+        return refuse("a partial file is no model to fold: fold when the parts are put together");
+    }
+    if job.until_stable && sharded {
+        return refuse("a shard cannot know whether all of them are stable");
+    }
+    if job.until_stable && job.method.method == Method::Ema {
+        return refuse(
+            "an exponential average never settles: its error depends on the momentum, not on the number of batches",
+        );
+    }
+    match &job.partial {
+        Some(partial) => files::check_free(partial, job.force),
+        None => Ok(()),
+    }
+}
+
+/// Refuses numbers that a method cannot work with.
+pub(super) fn check_method(options: &MethodOptions) -> Result<()> {
+    if options.momentum.is_some() && options.method != Method::Ema {
+        return Err(Error::Request(format!(
+            "the method {} has no momentum: it is for ema",
+            options.method.name()
+        )));
+    }
+    if options.method == Method::Sequential
+        && (options.passes == 0 || options.tolerance.is_nan() || options.tolerance < 0.0)
+    {
+        return Err(Error::Request(
+            "sequential needs at least one pass, and a tolerance of 0 or more".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn note(job: &RecalibrateJob) -> String {
+    match job.source {
+        Source::Stats(_) => "from statistics".to_owned(),
+        Source::Data(_) => describe(&job.method),
+    }
+}
+
+/// How statistics were made, in the words of the options.
+pub(super) fn describe(options: &MethodOptions) -> String {
+    format!("{} {}", options.method.name(), options.convention.name())
+}
+
+/// Why no layer can get new statistics.
+pub(super) fn nothing_to_do(path: &Path, modules: &[Module]) -> Error {
+    let refused = modules
+        .iter()
+        .filter(|module| module.chosen)
+        .find_map(|module| Some((module, module.stored.as_ref().err()?)));
+    let message = match (modules, refused) {
+        ([], _) => "it has no BatchNormalization nodes".to_owned(),
+        (_, Some((module, refusal))) => format!(
+            "no BatchNormalization has running statistics to work with; node \"{}\": {}",
+            module.name.node, refusal.message
+        ),
+        _ => "no BatchNormalization is left by --only and --skip".to_owned(),
+    };
+    bnkit_model::Error::invalid(message).in_file(path).into()
+}
+
+fn from_file(
+    path: &Path,
+    model: &Model,
+    modules: &[Module],
+    report: &mut RecalibrateReport,
+) -> Result<Vec<Option<Statistics>>> {
+    let new = exports::read(path, model, modules)?;
+    let seen = Seen {
+        states: vec![None; modules.len()],
+        samples: 0,
+        batches: 0,
+        stopped_early: false,
+        interrupted: false,
+    };
+    let errors = vec![None; modules.len()];
+    report.layers = outcome::layers(modules, &new, &seen, &errors);
+    for layer in &mut report.layers {
+        if layer.outcome == Outcome::NeverRan {
+            layer.outcome = Outcome::Kept;
+            report.warnings.push(Warning {
+                code: "no-statistics-in-file",
+                message: format!(
+                    "{}: it has no statistics for \"{}\", which keeps its own",
+                    path.display(),
+                    layer.layer.node
+                ),
+            });
+        }
+    }
+    Ok(new)
+}
+
+fn from_data(
+    job: &RecalibrateJob,
+    data: &DataOptions,
+    model: &Model,
+    modules: &[Module],
+    report: &mut RecalibrateReport,
+    progress: &dyn Progress,
+) -> Result<Vec<Option<Statistics>>> {
+    // A momentum that cannot be is better known before the data is read.
+    Seen::nothing(modules, &job.method)?;
+    let batches = open(model, &job.input, data, job.shard)?;
+    report.warnings.extend(batches.warnings.iter().cloned());
+    let dims = batches.sample_dims();
+    let network = Network::load(model, modules, &dims, job.dropout, job.threads)
+        .map_err(|error| in_model(error, &job.input))?;
+    let pass = Pass {
+        network: &network,
+        modules,
+        batches: &batches,
+        options: &job.method,
+        until_stable: job.until_stable.then_some(job.stability),
+        at_most: None,
+        interrupt: &job.interrupt,
+        progress,
+    };
+    let seen = if job.method.method == Method::Sequential {
+        let (seen, passes) = sequential::run(&pass)?;
+        report.passes = passes;
+        seen
+    } else {
+        pass.run(&Normalise::Batch)?
+    };
+    if seen.interrupted && job.partial.is_none() {
+        return Err(Error::Interrupted);
+    }
+    let new = seen.finish(modules, job.method.convention);
+    let errors = seen.errors(modules, &new, job.method.method);
+    let verdict = seen.judge(&errors, &job.stability);
+    let sampling = outcome::sampling(&verdict, seen.samples, &job.stability);
+    if job.partial.is_none() {
+        report
+            .warnings
+            .extend(outcome::few_samples(&sampling, seen.batches));
+        report.warnings.extend(unsettled(&job.method, report));
+    }
+    report.sampling = Some(sampling);
+    report.layers = outcome::layers(modules, &new, &seen, &errors);
+    report.method = Some(outcome::method(&job.method, &seen));
+    report.data = Some(used(data, &batches, job.shard, &seen));
+    if let Some(path) = &job.partial {
+        let common = partial::Job {
+            model: partial::identity(model, &job.input)?,
+            layers: partial::layers(modules),
+            method: job.method.method,
+            convention: job.method.convention,
+            momentum: job.method.momentum,
+            assume_constant: job.selection.assume_constant,
+            dropout: job.dropout,
+            batch_size: batches.batch_size,
+            total_batches: batches.total,
+            shuffle: data.shuffle,
+        };
+        report.partial = Some(partial::write(path, job.force, common, job.shard, seen)?);
+    }
+    Ok(new)
+}
+
+/// The data as batches for the inputs of a model.
+pub(super) fn open(
+    model: &Model,
+    path: &Path,
+    data: &DataOptions,
+    shard: Shard,
+) -> Result<Batches> {
+    let bytes = model.to_bytes(Precision::Stored)?;
+    let specs = bnkit_engine::inputs(&bytes)
+        .map_err(|error| in_model(Error::Request(error.to_string()), path))?;
+    Batches::open(&specs, data, shard)
+}
+
+/// An error of the engine as one about the model's file.
+pub(super) fn in_model(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Request(message) => bnkit_model::Error::invalid(message).in_file(path).into(),
+        other => other,
+    }
+}
+
+/// The data that was used.
+pub(super) fn used(data: &DataOptions, batches: &Batches, shard: Shard, seen: &Seen) -> DataUsed {
+    DataUsed {
+        path: data.path.display().to_string(),
+        samples: seen.samples,
+        batches: seen.batches,
+        batch_size: batches.batch_size,
+        shard: (shard != Shard::WHOLE).then_some(shard),
+        stopped_early: seen.stopped_early,
+    }
+}
+
+fn unsettled(options: &MethodOptions, report: &RecalibrateReport) -> Option<Warning> {
+    let last = report.passes.last()?;
+    let change = last.mean_change.max(last.variance_change);
+    (change >= options.tolerance).then(|| Warning {
+        code: "not-settled",
+        message: format!(
+            "after {} passes the statistics still change by {change:.2e}, and {:e} was wanted: allow more passes",
+            last.pass, options.tolerance
+        ),
+    })
+}
+
+/// A word on layers that no batch reached.
+pub(super) fn never_ran(layers: &[LayerChange]) -> Option<Warning> {
+    let names: Vec<&str> = layers
+        .iter()
+        .filter(|layer| layer.outcome == Outcome::NeverRan)
+        .map(|layer| layer.layer.node.as_str())
+        .collect();
+    (!names.is_empty()).then(|| Warning {
+        code: "never-ran",
+        message: format!(
+            "these BatchNorms never ran on the data (a branch was not taken, or nothing reads them) and keep their statistics: {}",
+            names.join(", ")
+        ),
+    })
+}

@@ -1,0 +1,46 @@
+//! Re-estimating the running statistics of BatchNorms from calibration data, and judging those that are stored.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `jobs` | the jobs of the command line: recalibrate, validate, run, stats, merge |
+//! | `report` | what they say, as values |
+//! | `options` | what may be said about them |
+//! | `modules`, `calls` | whose statistics: BatchNorm nodes, those of one module together; what the engine calls them |
+//! | `batches` | the data, cut into batches and shards |
+//! | `methods` | how batch statistics become running statistics |
+//! | `sampling` | how certain they are, and when enough has been seen |
+//! | `network`, `observe`, `sequential` | running the network: one pass, repeated passes |
+//! | `apply` | new statistics into a model |
+//! | `partial` | what a shard saw, as a file |
+//! | `outcome` | what became of each layer |
+//! | `drift` | stored against observed statistics |
+//! | `exports` | running statistics as files of their own, and back |
+//! | `explain` | what the warnings mean |
+//! | `files` | small files that appear complete or not at all |
+
+mod apply;
+mod batches;
+mod calls;
+mod drift;
+mod explain;
+mod exports;
+mod files;
+mod jobs;
+mod methods;
+mod modules;
+mod network;
+mod observe;
+mod options;
+mod outcome;
+mod partial;
+mod report;
+mod sampling;
+mod sequential;
+
+pub(crate) use explain::EXPLANATIONS;
+pub use jobs::*;
+pub use options::*;
+pub use report::*;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! One pass over the batches: what every module sees, taken up by the method and by the estimate of its error.
+
+use bnkit_engine::{Moments, Statistics as Normalise};
+use serde::{Deserialize, Serialize};
+
+use super::apply::Statistics;
+use super::batches::Batches;
+use super::methods::Estimate;
+use super::modules::Module;
+use super::network::Network;
+use super::options::{Convention, Interrupt, Method, MethodOptions, Stability};
+use super::sampling::{Errors, Spread, Verdict, judge};
+use crate::pipeline::{Phase, Progress};
+use crate::{Error, Result};
+
+/// What was seen of one module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// What the method made of it.
+    pub estimate: Estimate,
+    /// How the batches spread.
+    pub spread: Spread,
+    /// Elements per channel.
+    pub elements: u64,
+    /// The weight of the history; for `ema` only.
+    pub history: Option<f64>,
+}
+
+impl State {
+    /// Whether all its vectors are for so many channels.
+    pub(crate) fn has_channels(&self, channels: usize) -> bool {
+        self.estimate.has_channels(channels) && self.spread.has_channels(channels)
+    }
+
+    /// Takes what another run saw of the batches behind these.
+    ///
+    /// # Errors
+    /// If the two cannot be put together.
+    pub(crate) fn merge(&mut self, later: &Self) -> Result<()> {
+        self.estimate.merge(&later.estimate)?;
+        self.spread.merge(&later.spread);
+        self.elements += later.elements;
+        Ok(())
+    }
+}
+
+/// What was seen of all modules that are to get new statistics; `None` for the others.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Seen {
+    /// One for each module.
+    pub states: Vec<Option<State>>,
+    /// How many samples ran.
+    pub samples: u64,
+    /// In how many batches.
+    pub batches: u64,
+    /// Whether it ended because the statistics were stable.
+    pub stopped_early: bool,
+    /// Whether the user ended it.
+    pub interrupted: bool,
+}
+
+impl Seen {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// If a module's momentum gives the batches no weight.
+    pub(crate) fn nothing(modules: &[Module], options: &MethodOptions) -> Result<Self> {
+        let states = modules.iter().map(|module| {
+            let Some(stored) = module.target() else {
+                return Ok(None);
+            };
+            let history = (options.method == Method::Ema)
+                .then(|| options.history(&module.name.node, stored.momentum))
+                .transpose()?;
+            Ok(Some(State {
+                estimate: Estimate::new(options.method, history.unwrap_or(0.0), stored.mean.len()),
+                spread: Spread::default(),
+                elements: 0,
+                history,
+            }))
+        });
+        Ok(Self {
+            states: states.collect::<Result<_>>()?,
+            samples: 0,
+            batches: 0,
+            stopped_early: false,
+            interrupted: false,
+        })
+    }
+
+    /// The new statistics of each module; `None` where nothing was seen.
+    pub(crate) fn finish(
+        &self,
+        modules: &[Module],
+        convention: Convention,
+    ) -> Vec<Option<Statistics>> {
+        modules
+            .iter()
+            .zip(&self.states)
+            .map(|(module, state)| {
+                let stored = module.target()?;
+                let state = state.as_ref()?;
+                state
+                    .estimate
+                    .finish((&stored.mean, &stored.variance), convention)
+            })
+            .collect()
+    }
+
+    /// Relative standard errors of the new statistics, for each module: of the mean in units of √(σ²+ε), of the variance relative to
+    /// σ²+ε. `None` where nothing was seen; with fewer than two batches they are infinite.
+    pub(crate) fn errors(
+        &self,
+        modules: &[Module],
+        new: &[Option<Statistics>],
+        method: Method,
+    ) -> Vec<Option<Errors>> {
+        let one = |((module, state), new): ((&Module, &Option<State>), &Option<Statistics>)| {
+            let (stored, state, (_, variance)) = (module.target()?, state.as_ref()?, new.as_ref()?);
+            let width = |at: usize| variance[at] + stored.epsilon;
+            let unknown = || Errors {
+                mean: vec![f64::INFINITY; variance.len()],
+                variance: vec![f64::INFINITY; variance.len()],
+            };
+            let errors = state.spread.errors(method, state.history);
+            let mut errors = errors.unwrap_or_else(unknown);
+            for at in 0..variance.len() {
+                errors.mean[at] /= width(at).sqrt();
+                errors.variance[at] /= width(at);
+            }
+            Some(errors)
+        };
+        modules.iter().zip(&self.states).zip(new).map(one).collect()
+    }
+
+    /// Whether enough was seen.
+    pub(crate) fn judge(&self, errors: &[Option<Errors>], stability: &Stability) -> Verdict {
+        let channels = errors.iter().flatten().flat_map(|errors| {
+            let pairs = errors.mean.iter().zip(&errors.variance);
+            pairs.map(|(mean, variance)| mean.max(*variance))
+        });
+        judge(channels.collect(), self.batches, stability)
+    }
+}
+
+/// How a pass is run.
+pub(crate) struct Pass<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// Its modules.
+    pub modules: &'a [Module],
+    /// The data.
+    pub batches: &'a Batches,
+    /// The method.
+    pub options: &'a MethodOptions,
+    /// Stop as soon as enough was seen.
+    pub until_stable: Option<Stability>,
+    /// Stop after so many batches.
+    pub at_most: Option<u64>,
+    /// Ends it between two batches.
+    pub interrupt: &'a Interrupt,
+    /// Told how far it is.
+    pub progress: &'a dyn Progress,
+}
+
+impl Pass<'_> {
+    /// Runs the batches, all BatchNorms normalising as told.
+    ///
+    /// # Errors
+    /// If data cannot be read, the network cannot run, or something overflows.
+    pub(crate) fn run(&self, statistics: &Normalise<'_>) -> Result<Seen> {
+        let mut seen = Seen::nothing(self.modules, self.options)?;
+        self.progress
+            .begin(Phase::Running, Some(self.batches.samples() as u64));
+        let numbers = self.batches.range.clone();
+        for (number, batch) in numbers.zip(self.batches.iter()) {
+            if self.interrupt.requested() {
+                seen.interrupted = true;
+                break;
+            }
+            if self.at_most.is_some_and(|most| seen.batches >= most) {
+                break;
+            }
+            let batch = batch?;
+            let run = self.network.run(number, &batch, statistics, false)?;
+            self.take(&mut seen, &run.observed)?;
+            seen.batches += 1;
+            seen.samples += batch.len() as u64;
+            self.progress.advance(seen.samples);
+            if self.stable(&seen) {
+                seen.stopped_early = number + 1 < self.batches.range.end;
+                break;
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Takes up one batch.
+    fn take(&self, seen: &mut Seen, observed: &[Option<Moments>]) -> Result<()> {
+        let mut together: Vec<Option<Moments>> = vec![None; self.modules.len()];
+        for (&place, moments) in self.network.places().iter().zip(observed) {
+            let (Some(state), Some(moments)) = (&mut seen.states[place], moments) else {
+                continue;
+            };
+            let name = &self.modules[place].name.node;
+            let numbers = moments.mean.iter().zip(&moments.m2);
+            if let Some(channel) = numbers
+                .into_iter()
+                .position(|(mean, m2)| !(mean.is_finite() && m2.is_finite()))
+            {
+                return Err(Error::Request(format!(
+                    "node \"{name}\": what goes in is not finite in channel {channel}: the network overflows on this data"
+                )));
+            }
+            let fits = |error: Error| Error::Request(format!("node \"{name}\": {error}"));
+            state
+                .estimate
+                .push(moments, self.options.convention)
+                .map_err(fits)?;
+            state.elements += moments.count;
+            match &mut together[place] {
+                Some(all) => all
+                    .merge(moments)
+                    .map_err(|error| fits(Error::Request(error.to_string())))?,
+                none => *none = Some(moments.clone()),
+            }
+        }
+        for (state, moments) in seen.states.iter_mut().zip(together) {
+            if let (Some(state), Some(moments)) = (state, moments) {
+                state.spread.push(&moments);
+            }
+        }
+        Ok(())
+    }
+
+    fn stable(&self, seen: &Seen) -> bool {
+        let Some(stability) = &self.until_stable else {
+            return false;
+        };
+        if seen.batches < stability.min_batches as u64 {
+            return false;
+        }
+        let new = seen.finish(self.modules, self.options.convention);
+        let errors = seen.errors(self.modules, &new, self.options.method);
+        seen.judge(&errors, stability).enough == Some(true)
+    }
+}
