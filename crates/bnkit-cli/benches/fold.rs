@@ -13,25 +13,34 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bnkit_model::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, tensor_shape_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
 use prost::Message;
 
 const ROUNDS: usize = 9;
 
 fn main() {
-    let given: Vec<PathBuf> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).map(PathBuf::from).collect();
+    let given: Vec<PathBuf> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .map(PathBuf::from)
+        .collect();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let models = if given.is_empty() {
-        [100, 240].map(|megabytes| synthetic(folder.path(), megabytes)).to_vec()
+        [100, 240]
+            .map(|megabytes| synthetic(folder.path(), megabytes))
+            .to_vec()
     } else {
         given
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "medians of {ROUNDS} rounds, fold and copy in turn\n").expect("stdout");
-    writeln!(out, "| model | MB | fold s | copy + sync s | ratio (min–max) | peak MB | of the model |").expect("stdout");
+    writeln!(
+        out,
+        "| model | MB | fold s | copy + sync s | ratio (min–max) | peak MB | of the model |"
+    )
+    .expect("stdout");
     writeln!(out, "| --- | --- | --- | --- | --- | --- | --- |").expect("stdout");
     for model in &models {
         writeln!(out, "{}", measure(model, folder.path())).expect("stdout");
@@ -60,14 +69,21 @@ fn measure(model: &Path, folder: &Path) -> String {
             peak = peak.max(memory);
         }
     }
-    let mut ratios: Vec<f64> =
-        folds.iter().zip(&copies).map(|(fold, copy)| fold.as_secs_f64() / copy.as_secs_f64()).collect();
+    let mut ratios: Vec<f64> = folds
+        .iter()
+        .zip(&copies)
+        .map(|(fold, copy)| fold.as_secs_f64() / copy.as_secs_f64())
+        .collect();
     ratios.sort_by(f64::total_cmp);
     folds.sort();
     copies.sort();
     let megabytes = std::fs::metadata(model).expect("the model").len() as f64 / 1e6;
     let peak = peak as f64 / 1e3;
-    let name = model.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let name = model
+        .parent()
+        .and_then(Path::file_name)
+        .unwrap_or_default()
+        .to_string_lossy();
     format!(
         "| {name}/{} | {megabytes:.0} | {:.3} | {:.3} | {:.2} ({:.2}–{:.2}) | {peak:.1} | {:.0} % |",
         model.file_name().unwrap_or_default().to_string_lossy(),
@@ -83,7 +99,10 @@ fn measure(model: &Path, folder: &Path) -> String {
 /// Runs a command; its wall time, and its peak resident memory in kB (0 where the system does not say).
 fn timed(command: &mut Command) -> (Duration, u64) {
     let start = Instant::now();
-    let mut child = command.stdout(Stdio::null()).spawn().expect("the command starts");
+    let mut child = command
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the command starts");
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     let exit = loop {
@@ -109,7 +128,12 @@ fn synthetic(folder: &Path, megabytes: usize) -> PathBuf {
         name: Some(name),
         dims: dims.iter().map(|&dim| dim as i64).collect(),
         data_type: Some(1),
-        raw_data: Some((0..dims.iter().product()).flat_map(|index| at(index).to_le_bytes()).collect::<Vec<u8>>().into()),
+        raw_data: Some(
+            (0..dims.iter().product())
+                .flat_map(|index| at(index).to_le_bytes())
+                .collect::<Vec<u8>>()
+                .into(),
+        ),
         ..Default::default()
     };
     let port = |name: &str| ValueInfoProto {
@@ -130,16 +154,30 @@ fn synthetic(folder: &Path, megabytes: usize) -> PathBuf {
         }),
         ..Default::default()
     };
-    let mut graph = GraphProto { name: Some("chain".to_owned()), ..Default::default() };
+    let mut graph = GraphProto {
+        name: Some("chain".to_owned()),
+        ..Default::default()
+    };
     let mut value = "input".to_owned();
     graph.input.push(port(&value));
     for layer in 0..layers {
         let name = |part: &str| format!("layer{layer}.{part}");
-        graph.initializer.push(tensor(name("conv.weight"), &[CHANNELS, CHANNELS, 3, 3], &|index| {
-            (index % 1009) as f32 * 1e-5 - 5e-3
-        }));
-        for (part, offset) in [("bn.weight", 0.5), ("bn.bias", -0.1), ("bn.running_mean", 0.0), ("bn.running_var", 0.7)] {
-            graph.initializer.push(tensor(name(part), &[CHANNELS], &|index| offset + index as f32 * 1e-3));
+        graph.initializer.push(tensor(
+            name("conv.weight"),
+            &[CHANNELS, CHANNELS, 3, 3],
+            &|index| (index % 1009) as f32 * 1e-5 - 5e-3,
+        ));
+        for (part, offset) in [
+            ("bn.weight", 0.5),
+            ("bn.bias", -0.1),
+            ("bn.running_mean", 0.0),
+            ("bn.running_var", 0.7),
+        ] {
+            graph
+                .initializer
+                .push(tensor(name(part), &[CHANNELS], &|index| {
+                    offset + index as f32 * 1e-3
+                }));
         }
         graph.node.push(NodeProto {
             op_type: Some("Conv".to_owned()),
@@ -167,7 +205,10 @@ fn synthetic(folder: &Path, megabytes: usize) -> PathBuf {
     graph.output.push(port(&value));
     let model = ModelProto {
         ir_version: Some(8),
-        opset_import: vec![OperatorSetIdProto { version: Some(17), ..Default::default() }],
+        opset_import: vec![OperatorSetIdProto {
+            version: Some(17),
+            ..Default::default()
+        }],
         graph: Some(graph),
         ..Default::default()
     };
