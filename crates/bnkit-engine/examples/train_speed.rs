@@ -1,6 +1,6 @@
 //! Images per second in train mode: `train_speed MODEL [BATCH [BATCHES [SIZE]]]`, on random images of 3 × SIZE × SIZE.
 //!
-//! Set RAYON_NUM_THREADS for the number of threads. Prints the rate of each batch, and the most memory that the process ever held.
+//! Set RAYON_NUM_THREADS for the number of threads. Prints the rate, and the most memory held so far, after each batch.
 
 #![allow(clippy::print_stdout)]
 
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         },
     )?;
     drop(model);
-    println!("{path}: loaded in {:.2?}", start.elapsed());
+    println!("{path}: loaded in {:.2?}, {}", start.elapsed(), peak());
     let mut state = 1u32;
     let mut uniform = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -51,10 +51,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         trainer.run(&samples, &Statistics::Batch, false)?;
         let rate = batch as f64 / start.elapsed().as_secs_f64();
         best = best.max(rate);
-        println!("{rate:.1} images/s");
+        println!("{rate:.1} images/s, {}", peak());
     }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
-    println!("best {best:.1} images/s; {}", peak.unwrap_or_default());
+    println!("best {best:.1} images/s");
     Ok(())
+}
+
+/// The most memory that the process ever held.
+fn peak() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM"));
+    line.unwrap_or_default().replace('\t', " ")
 }

@@ -1,4 +1,4 @@
-//! The two loops that touch every activation: moments of planes, and the affine that normalises them.
+//! The loops that touch every activation: moments of planes, the affine that normalises them, depthwise convolution.
 //!
 //! They are plain loops that the compiler vectorises. The same source is compiled for several instruction sets, and the widest
 //! that the processor has is chosen at run time: a baseline x86-64 build converts two floats to doubles at a time, AVX-512 eight.
@@ -59,6 +59,30 @@ multiversion! {
 multiversion! {
     /// As [`normalise`], in double precision.
     normalise_double = normalise_f64 [] (data: &mut [f64], inner: usize, affine: &Affine)
+}
+
+multiversion! {
+    /// A depthwise convolution; see [`Taps`] for the way. `bias` has one element, or one for each channel.
+    depthwise = depthwise_of [] (
+        taps: &Taps, image: &[f32], kernel: &[f32], bias: &[f32], output: &mut [f32]
+    )
+}
+
+/// The geometry of a depthwise convolution: where each tap finds its element, in a plane that was taken apart by the strides.
+#[derive(Debug)]
+pub(crate) struct Taps {
+    /// Of each tap, from the element that belongs to an output's place.
+    pub(crate) offsets: Vec<usize>,
+    pub(crate) strides: [usize; 2],
+    pub(crate) padding: [usize; 2],
+    /// Height and width of the image.
+    pub(crate) image: [usize; 2],
+    /// The rows of each phase.
+    pub(crate) phase_rows: usize,
+    /// The elements from one row of a phase to the next.
+    pub(crate) pitch: usize,
+    /// Height and width of the output.
+    pub(crate) output: [usize; 2],
 }
 
 /// What a BatchNorm does to each channel, in f64: `(x − centre)·scale + shift`.
@@ -177,6 +201,60 @@ fn normalise_f64(data: &mut [f64], inner: usize, affine: &Affine) {
         let shift = affine.shift[channel];
         for x in plane {
             *x = (*x - centre) * scale + shift;
+        }
+    }
+}
+
+/// Outputs that are computed at once.
+const RUN: usize = 64;
+
+#[inline(always)]
+fn depthwise_of(taps: &Taps, image: &[f32], kernel: &[f32], bias: &[f32], output: &mut [f32]) {
+    let [height, width] = taps.image;
+    let [rows, columns] = taps.output;
+    let [down, across] = taps.strides;
+    let (pitch, phase) = (taps.pitch, taps.phase_rows * taps.pitch);
+    let count = taps.offsets.len();
+    let length = (rows - 1) * pitch + columns;
+    // Runs may read and write beyond the last row. The zeros around the image stay.
+    let mut phases = vec![0f32; phase * down * across + 2 * RUN];
+    let mut runs = vec![0f32; length.next_multiple_of(RUN)];
+    let channels = kernel.len() / count;
+    let planes = image
+        .chunks_exact(height * width)
+        .zip(output.chunks_exact_mut(rows * columns));
+    for (index, (plane, output)) in planes.enumerate() {
+        let channel = index % channels;
+        for (y, row) in plane.chunks_exact(width).enumerate() {
+            let y = y + taps.padding[0];
+            let start = y % down * across * phase + y / down * pitch;
+            if across == 1 {
+                phases[start + taps.padding[1]..][..width].copy_from_slice(row);
+                continue;
+            }
+            for first in 0..across {
+                let x = first + taps.padding[1];
+                let to = &mut phases[start + x % across * phase + x / across..];
+                for (to, &from) in to.iter_mut().zip(row.iter().skip(first).step_by(across)) {
+                    *to = from;
+                }
+            }
+        }
+        let weights = &kernel[channel * count..][..count];
+        let bias = bias[if bias.len() == 1 { 0 } else { channel }];
+        let (runs_of, _) = runs.as_chunks_mut::<RUN>();
+        for (number, run) in runs_of.iter_mut().enumerate() {
+            let mut sums = [bias; RUN];
+            for (&weight, &offset) in weights.iter().zip(&taps.offsets) {
+                let from = offset + number * RUN;
+                for (sum, &value) in sums.iter_mut().zip(&phases[from..from + RUN]) {
+                    *sum += weight * value;
+                }
+            }
+            *run = sums;
+        }
+        for (row, output) in output.chunks_exact_mut(columns).enumerate() {
+            output.copy_from_slice(&runs[row * pitch..][..columns]);
         }
     }
 }

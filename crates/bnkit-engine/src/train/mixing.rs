@@ -1,6 +1,6 @@
 //! Whether anything but BatchNorm mixes the samples of a batch, and the way to run that follows.
 //!
-//! Files do not say it, so it is tried: two different samples of the first batch run side by side and as one batch, the second
+//! Where the graph does not prove it ([`independence`]), it is tried: two different samples of the first batch run side by side and as one batch, the second
 //! time with the statistics that the first run found, so that nothing amplifies rounding. If any BatchNorm sees, or any output
 //! shows, something else, the samples mix. A model for batches of exactly one has no other meaning than one by one, and a model that
 //! cannot run as a batch of two has none either.
@@ -13,7 +13,7 @@ use tract_onnx::prelude::*;
 
 use super::program::Program;
 use super::run::run;
-use super::{GivenStatistics, Norm, Statistics, Trainer, compile};
+use super::{GivenStatistics, Norm, Statistics, Trainer, compile, independence, parse};
 use crate::quiet::catch;
 use crate::session::Input;
 use crate::spec::Dim;
@@ -49,7 +49,7 @@ const PLANS: usize = 2;
 
 /// The way to begin with, and the BatchNorms with their channels.
 pub(super) fn load(
-    proto: ModelProto,
+    mut proto: ModelProto,
     inputs: &[Input],
     declared: &[Option<Dim>],
     mut norms: Vec<Norm>,
@@ -64,7 +64,8 @@ pub(super) fn load(
         _ => None,
     });
     if let Some(size) = fixed {
-        let program = compile(&proto, &resized(inputs, size), &mut norms)?;
+        let program = compile(&proto, parse(&proto, &resized(inputs, size))?, &mut norms)?;
+        forget_weights(&mut proto);
         let way = Way::Whole {
             proto: Box::new(proto),
             plans: HashMap::from([(size, Arc::new(program))]),
@@ -72,14 +73,36 @@ pub(super) fn load(
         };
         return Ok((way, norms));
     }
-    let program = Arc::new(compile(&proto, inputs, &mut norms)?);
     let one = batched.iter().all(|dim| **dim == Some(Dim::Fixed(1)));
-    let way = if one {
+    let graph = crate::spec::graph(&proto)?;
+    let ranks: Vec<(&str, usize)> = inputs
+        .iter()
+        .filter(|input| stacked(input))
+        .map(|input| (input.name.as_str(), input.dims.len()))
+        .collect();
+    let apart = one || independence::proven(graph, &ranks);
+    let typed = parse(&proto, inputs)?;
+    if apart {
+        forget_weights(&mut proto);
+    }
+    let program = Arc::new(compile(&proto, typed, &mut norms)?);
+    let way = if apart {
         Way::Apart(program)
     } else {
         Way::Untried(program, Box::new(proto))
     };
     Ok((way, norms))
+}
+
+/// Frees the weights, of which a typed model has a copy: a third of all memory.
+fn forget_weights(proto: &mut ModelProto) {
+    for tensor in proto
+        .graph
+        .iter_mut()
+        .flat_map(|graph| &mut graph.initializer)
+    {
+        tensor.raw_data = vec![];
+    }
 }
 
 /// The program for a batch.
@@ -124,7 +147,8 @@ pub(super) fn choose(trainer: &Trainer, batch: &[TVec<TValue>]) -> Result<Choice
             }
             if !plans.contains_key(&size) {
                 let inputs = resized(&trainer.inputs, size);
-                let program = caught(|| compile(proto, &inputs, &mut trainer.norms.clone()))?;
+                let program =
+                    caught(|| compile(proto, parse(proto, &inputs)?, &mut trainer.norms.clone()))?;
                 if plans.len() >= PLANS {
                     plans.clear();
                 }
@@ -189,7 +213,9 @@ fn mixes(
         })
         .collect();
     let inputs = resized(&trainer.inputs, 2);
-    let Ok(whole_program) = caught(|| compile(proto, &inputs, &mut trainer.norms.clone())) else {
+    let Ok(whole_program) =
+        caught(|| compile(proto, parse(proto, &inputs)?, &mut trainer.norms.clone()))
+    else {
         return Ok(false);
     };
     let Ok(stack) = stack(&trainer.inputs, pair) else {

@@ -1,13 +1,16 @@
 //! Train mode: each BatchNorm normalises with the batch that it sees, or with statistics given for it, and tells what it saw.
 //!
 //! A batch-1 plan is several times faster per sample than a whole-batch plan (no huge temporaries), so samples run side by side,
-//! each in a plan for one, and meet at every BatchNorm ([`run`]). That is right only if nothing but BatchNorm mixes samples; the first
-//! batch is therefore also run whole, on two of its samples, and a model that mixes them runs whole from then on ([`mixing`]).
+//! each in a plan for one, and meet at every BatchNorm ([`run`]). That is right only if nothing but BatchNorm mixes samples. Where the graph does not prove
+//! it ([`independence`]), two samples of the first batch also run as one, and a model that mixes them runs whole from then on
+//! ([`mixing`]).
 //!
 //! Everything else is as in eval mode. Dropout stays off unless a seed turns it on. BatchNorms in the branches of an If take part as
 //! long as all samples take the same branch; in the body of a loop they are refused.
 
+mod depthwise;
 mod dropout;
+mod independence;
 mod mixing;
 mod operators;
 mod program;
@@ -282,11 +285,16 @@ fn norms(graph: &GraphProto) -> Result<Vec<Norm>> {
     }
 }
 
-/// Compiles a normalised model for inputs of these shapes. Sets the channels of the BatchNorms that it finds.
-fn compile(proto: &ModelProto, inputs: &[Input], norms: &mut [Norm]) -> Result<Program> {
+/// Infers the types and shapes of a normalised model from those of its inputs.
+fn parse(proto: &ModelProto, inputs: &[Input]) -> Result<TypedModel> {
     let mut onnx = crate::operators::registry(Precision::F32);
     operators::register(&mut onnx);
-    let typed = session::parse(onnx, proto, inputs)?;
+    session::parse(onnx, proto, inputs)
+}
+
+/// Compiles a model that was parsed from `proto`, of which only the names of nodes are read. Sets the channels of the BatchNorms that
+/// it finds.
+fn compile(proto: &ModelProto, typed: TypedModel, norms: &mut [Norm]) -> Result<Program> {
     let blame = |error: TractError| session::blame(proto, &session::explain(&error));
     if let Some(node) = crate::operators::negative_padding(&typed) {
         return Err(EngineError::unsupported_model(format!(
@@ -308,7 +316,11 @@ fn compile(proto: &ModelProto, inputs: &[Input], norms: &mut [Norm]) -> Result<P
     }
     let mut met = vec![0; norms.len()];
     let program = typed
-        .into_optimized()
+        .into_decluttered()
+        .and_then(|mut model| {
+            depthwise::exchange(&mut model)?;
+            model.into_optimized()
+        })
         .and_then(|model| Program::new(model, &places, &mut met))
         .map_err(blame)?;
     let lost = always.into_iter().find(|&place| met[place] != 1);
