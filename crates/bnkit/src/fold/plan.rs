@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | `sites` | the affines, and what is decided about each |
 //! | `moves` | one move, carried out |
+//! | `rest` | half a move: the scale goes, the shift stays |
+//! | `lower` | no move: Mul and Add |
 
 use std::collections::HashSet;
 
@@ -17,8 +19,12 @@ use crate::route::Route;
 use crate::site::is_batch_norm;
 use crate::{Error, Result, glob::Choice};
 
+mod lower;
 mod moves;
+mod rest;
 mod sites;
+
+pub(crate) use lower::RULE as LOWERING;
 
 /// What may be folded.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +39,10 @@ pub struct Options {
     pub allow_bad_statistics: bool,
     /// Fold backwards through an Add or Sub of two computed branches, into both.
     pub through_branches: bool,
+    /// Where a BatchNorm cannot go as a whole, move its scale and leave its shift as an Add.
+    pub aggressive: bool,
+    /// Write a BatchNorm that cannot go as Mul and Add.
+    pub lower: bool,
 }
 
 /// What is to be done, and why not more.
@@ -124,6 +134,13 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     cleaner.bypass_identities(&mut planner.model, &planner.types)?;
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
     while planner.pass(&order)? {}
+    // What stays of these absorbs nothing more, so they come when nothing else moves.
+    if options.aggressive {
+        while planner.half_pass(&batch_norms)? {}
+    }
+    if options.lower {
+        planner.lower_pass(&batch_norms)?;
+    }
     planner.finish_errors(options);
     cleaner.drop_unread(&mut planner.model, model)?;
     if let Some(value) = planner.model.dangling() {

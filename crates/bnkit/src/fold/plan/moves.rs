@@ -11,7 +11,7 @@ use crate::fold::context::Context;
 use crate::fold::walk::{Journey, pull, push};
 use crate::refusal::Answer;
 use crate::report::Refusal;
-use crate::route::{Absorbed, Route, Side};
+use crate::route::{Absorbed, Rest, Route, Side};
 
 impl Planner<'_> {
     /// Moves the affine of `site` backwards, out of the graph.
@@ -58,6 +58,7 @@ impl Planner<'_> {
                 constant_slot: None,
                 absorbed,
                 via,
+                rest: Rest::Nothing,
             },
         ))
     }
@@ -91,13 +92,14 @@ impl Planner<'_> {
                 constant_slot: None,
                 absorbed,
                 via,
+                rest: Rest::Nothing,
             },
         ))
     }
 
     /// Applies the absorptions of a journey. If one depends on another, it is asked again on the way; should it then
     /// refuse, nothing has happened.
-    fn carry_out(&mut self, journey: &Journey, may_add: bool) -> Answer<Vec<Absorbed>> {
+    pub(super) fn carry_out(&mut self, journey: &Journey, may_add: bool) -> Answer<Vec<Absorbed>> {
         let mut touched: HashSet<String> = HashSet::new();
         let mut names = |absorption: &Absorption, model: &Model| {
             let keys: Vec<String> = absorption
@@ -188,7 +190,7 @@ fn takes_over(model: &Model, input: ValueId, output: ValueId) -> Answer<bool> {
 }
 
 /// The output of a site; its other outputs must be gone.
-fn sole_output(context: &Context<'_>, site: NodeId) -> Answer<ValueId> {
+pub(super) fn sole_output(context: &Context<'_>, site: NodeId) -> Answer<ValueId> {
     let outputs = &context.model.node(site).outputs;
     match *outputs.as_slice() {
         [Some(output)] => Ok(output),

@@ -78,7 +78,7 @@ impl Planner<'_> {
         };
         let backward = match self.try_pull(node, 0, &affine, true) {
             Ok((journey, route)) => {
-                self.record(index, &journey);
+                self.record(index, &journey, Decision::Folded);
                 self.routes.push(route);
                 return Ok(true);
             }
@@ -87,7 +87,7 @@ impl Planner<'_> {
         };
         match self.try_push(node, 0, &affine, true) {
             Ok((journey, route)) => {
-                self.record(index, &journey);
+                self.record(index, &journey, Decision::Folded);
                 self.routes.push(route);
                 Ok(true)
             }
@@ -99,7 +99,7 @@ impl Planner<'_> {
         }
     }
 
-    fn record(&mut self, index: usize, journey: &Journey) {
+    pub(super) fn record(&mut self, index: usize, journey: &Journey, decision: Decision) {
         // As the input calls them: an edit may have renamed what an unnamed node writes.
         let label = |&node: &NodeId| {
             let model = if node.index() < self.original.node_count() {
@@ -116,7 +116,7 @@ impl Planner<'_> {
             .collect();
         let via = journey.via.iter().map(label).collect();
         let site = &mut self.sites[index].1;
-        site.decision = Decision::Folded;
+        site.decision = decision;
         site.refusal = None;
         site.rule = journey.arrivals.last().map(|arrival| arrival.rule);
         site.into = into;
@@ -148,7 +148,7 @@ impl Planner<'_> {
 }
 
 /// Whether a refusal is about the way to an absorber; one about the node itself stands for good.
-fn is_about_the_way(refusal: &Refusal) -> bool {
+pub(super) fn is_about_the_way(refusal: &Refusal) -> bool {
     !matches!(
         refusal.code,
         "bad-statistics"
