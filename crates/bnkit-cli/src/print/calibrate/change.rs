@@ -150,7 +150,7 @@ impl View<'_> {
         basis(out, self.data, self.method, sampling)?;
         for (title, rows) in [
             (
-                "Statistics (medians of the channels; the largest shift; how far variances went)",
+                "Before → after (medians of the channels; largest shift; range of the ratios)",
                 changed(self.layers, full),
             ),
             ("Unchanged", unchanged(self.layers, full)),

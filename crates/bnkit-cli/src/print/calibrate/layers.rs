@@ -6,16 +6,10 @@ use super::{name, ratios};
 use crate::print::table::Table;
 use crate::print::units::{range, short};
 
-/// One row per layer that has new statistics. A person gets the middle of each before and after; a page gets the ends, too.
+/// One row per layer that has new statistics: the middle of the channels before and after, the largest shift of a mean in stored
+/// deviations, the ends of the ratios of variances.
 pub(super) fn changed(layers: &[LayerChange], full: bool) -> Table {
-    let mut table = Table::new(&[
-        "BatchNorm",
-        "channels",
-        "mean",
-        "variance",
-        "|Δμ|/σ",
-        "σ² ratio",
-    ]);
+    let mut table = Table::new(&["BatchNorm", "mean", "variance", "|Δμ|/σ", "σ² ratio"]);
     for layer in layers {
         let Some(change) = &layer.change else {
             continue;
@@ -23,7 +17,6 @@ pub(super) fn changed(layers: &[LayerChange], full: bool) -> Table {
         let arrow = |before: f64, after: f64| format!("{} → {}", short(before), short(after));
         table.row([
             name(&layer.layer, full),
-            layer.layer.channels.to_string(),
             arrow(change.mean_before.median, change.mean_after.median),
             arrow(change.variance_before.median, change.variance_after.median),
             short(change.mean_shift.max),
@@ -37,6 +30,7 @@ pub(super) fn changed(layers: &[LayerChange], full: bool) -> Table {
 pub(super) fn certainty(layers: &[LayerChange]) -> Table {
     let mut table = Table::new(&[
         "BatchNorm",
+        "channels",
         "elements",
         "mean before",
         "mean after",
@@ -53,6 +47,7 @@ pub(super) fn certainty(layers: &[LayerChange]) -> Table {
         let error = layer.error.as_ref();
         table.row([
             format!("`{}`", name(&layer.layer, true)),
+            layer.layer.channels.to_string(),
             layer.elements.to_string(),
             ends(&change.mean_before),
             ends(&change.mean_after),

@@ -9,9 +9,11 @@ use super::{amount, name, ratios};
 use crate::print::github::{Annotation, Level, by_code};
 use crate::print::style::{BAD, GOOD, STRONG, paint};
 use crate::print::table::Table;
-use crate::print::units::{sci, short};
+use crate::print::units::short;
 use crate::print::{Detail, Document, fold, warnings};
 
+/// A sentence is broken into lines of so many characters.
+const WIDTH: usize = 78;
 /// Modes that agree this often name the same class.
 const AGREE: f64 = 0.98;
 /// Where there are no classes: modes agree if they differ by this part of the output's range, in the root mean square.
@@ -41,8 +43,11 @@ impl Document for RunReport {
         }
         if let Some((fits, sentence)) = judgement(self) {
             let style = if fits { GOOD } else { BAD };
-            let (first, rest) = sentence.split_once(':').unwrap_or((&sentence, ""));
-            writeln!(out, "\n{}:{rest}", paint(style, first))?;
+            let (first, rest) = sentence.split_once(": ").unwrap_or((&sentence, ""));
+            writeln!(out, "\n{}:", paint(style, first))?;
+            for line in wrapped(rest, WIDTH) {
+                writeln!(out, "  {line}")?;
+            }
         }
         match &self.written {
             Some(path) => {
@@ -124,9 +129,9 @@ fn distances(report: &RunReport) -> Table {
     for distance in &report.distances {
         table.row([
             distance.name.clone(),
-            sci(distance.max_abs),
-            sci(distance.max_rel),
-            sci(distance.rms),
+            short(distance.max_abs),
+            percent(distance.max_rel),
+            short(distance.rms),
             distance
                 .argmax_agreement
                 .map_or_else(|| "–".to_owned(), percent),
@@ -138,7 +143,6 @@ fn distances(report: &RunReport) -> Table {
 fn norms(report: &RunReport, full: bool) -> Table {
     let mut table = Table::new(&[
         "BatchNorm",
-        "channels",
         "|Δμ|/σ median",
         "max",
         "σ² ratio median",
@@ -150,7 +154,6 @@ fn norms(report: &RunReport, full: bool) -> Table {
         };
         table.row([
             name(&norm.layer, full),
-            norm.layer.channels.to_string(),
             short(mean.median),
             short(mean.max),
             short(ratio.median.exp()),
@@ -158,6 +161,21 @@ fn norms(report: &RunReport, full: bool) -> Table {
         ]);
     }
     table
+}
+
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.len() - 1;
+        let length = lines[line].chars().count();
+        if length > 0 && length + 1 + word.chars().count() > width {
+            lines.push(word.to_owned());
+        } else {
+            let blank = if length == 0 { "" } else { " " };
+            lines[line] += &format!("{blank}{word}");
+        }
+    }
+    lines
 }
 
 fn percent(share: f64) -> String {

@@ -9,10 +9,10 @@ mod validate;
 
 use bnkit::calibrate::{DataUsed, LayerName, MethodUsed, Sampling};
 
-use super::units::{count, grouped, range, short};
+use super::units::{grouped, range, short};
 
 /// A node's name takes no more than this in a table for people, unless all is wanted.
-const NAME: usize = 26;
+const NAME: usize = 22;
 
 /// How a table speaks of a layer.
 fn name(layer: &LayerName, full: bool) -> String {
@@ -56,14 +56,11 @@ fn amount(data: &DataUsed) -> String {
     let shard = data
         .shard
         .map_or_else(String::new, |shard| format!(", shard {shard}"));
-    format!(
-        "{} in {}{size}{shard}{early}",
-        samples(data.samples),
-        count(
-            data.batches as usize,
-            if data.batches == 1 { "batch" } else { "batche" }
-        )
-    )
+    let batches = match data.batches {
+        1 => "1 batch".to_owned(),
+        more => format!("{more} batches"),
+    };
+    format!("{} in {batches}{size}{shard}{early}", samples(data.samples))
 }
 
 fn samples(number: u64) -> String {

@@ -64,10 +64,10 @@ fn layers(report: &StatsReport, full: bool) -> Table {
     let mut table = Table::new(&[
         "BatchNorm",
         "channels",
-        "mean: min",
+        "μ min",
         "median",
         "max",
-        "variance: min",
+        "σ² min",
         "median",
         "max",
     ]);

@@ -13,7 +13,7 @@ use crate::print::units::{count, short};
 use crate::print::{Detail, Document, fold, warnings};
 
 /// So many blocks in a row, at most.
-const BLOCKS: usize = 24;
+const BLOCKS: usize = 20;
 
 impl Document for ValidateReport {
     fn text(&self, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
