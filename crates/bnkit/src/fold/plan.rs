@@ -7,12 +7,15 @@ use bnkit_model::onnx::{Edit, Model, NodeId, Types, Use, ValueId};
 
 use super::absorb::{Absorption, absorber, constant_affine};
 use super::context::Context;
+use super::merge::{Merger, Setting};
 use super::walk::{Journey, pull, push};
 use crate::affine::Affine;
 use crate::clean::Cleaner;
 use crate::refusal::{Answer, Stop};
-use crate::report::{Cleanup, Decision, Finding, Refusal, Site, Summary, Warning};
-use crate::route::{Absorbed, Route, Side};
+use crate::report::{
+    self, Cleanup, Decision, Finding, MergeRefusal, Refusal, Site, Summary, Warning,
+};
+use crate::route::{Absorbed, Merge, Route, Side};
 use crate::site::{Parameters, is_batch_norm, is_training};
 use crate::{Error, Result, glob::Choice};
 
@@ -29,6 +32,9 @@ pub struct Options {
     pub allow_bad_statistics: bool,
     /// Fold backwards through an Add or Sub of two computed branches, into both.
     pub through_branches: bool,
+    /// Make one Conv of parallel branches that are added, and of a 1×1 Conv before another, once their BatchNorms are
+    /// folded.
+    pub merge_branches: bool,
 }
 
 /// What is to be done, and why not more.
@@ -42,6 +48,10 @@ pub struct Plan {
     pub cleanup: Vec<Cleanup>,
     /// Where the affines went, in order: for the proof.
     pub routes: Vec<Route>,
+    /// What was merged, in order: for the proof.
+    pub merges: Vec<Merge>,
+    /// What was merged, in words and numbers, and what was not.
+    pub merged: (Vec<report::Merge>, Vec<MergeRefusal>),
     /// The numbers.
     pub summary: Summary,
     /// Errors in statistics.
@@ -119,7 +129,8 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     )?;
     cleaner.bypass_identities(&mut planner.model, &planner.types)?;
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
-    while planner.pass(&order)? {}
+    let mut merger = Merger::default();
+    while planner.pass(&order)? || planner.merge(&mut merger)? {}
     planner.finish_errors(options);
     cleaner.drop_unread(&mut planner.model, model)?;
     if let Some(value) = planner.model.dangling() {
@@ -162,6 +173,8 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         sites,
         cleanup: cleaner.done,
         routes,
+        merges: merger.record,
+        merged: (merger.done, merger.refused),
         summary,
         errors,
         warnings: cleaner.warnings,
@@ -189,6 +202,18 @@ impl Planner<'_> {
             may_add_nodes,
             through_branches: self.options.through_branches,
         }
+    }
+
+    fn merge(&mut self, merger: &mut Merger) -> Result<bool> {
+        merger.run(Setting {
+            original: self.original,
+            model: &mut self.model,
+            types: &self.types,
+            options: self.options,
+            left_out: self.left_out,
+            sites: &mut self.sites,
+            routes: self.routes.len(),
+        })
     }
 
     /// The first look at a BatchNorm: what it is, and whether its parameters can move at all.

@@ -20,6 +20,7 @@
 //! | `vector` | operators with a vector: BatchNorm, Mul, Add, Sub, Div |
 //! | `convolution`, `matrix` | operators with a weight |
 //! | `addend` | what a Gemm adds |
+//! | `response`, `merged` | convolutions by their answer to an impulse; what several of them became |
 //! | `border` | whether a Conv sees anything but its input |
 //! | `compare` | stored against recomputed |
 //! | `ledger` | the two passes |
@@ -28,7 +29,7 @@
 use bnkit_model::onnx::{Model, NodeId};
 
 use crate::Result;
-use crate::route::Route;
+use crate::route::{Merge, Route};
 
 mod addend;
 mod book;
@@ -39,6 +40,8 @@ mod convolution;
 mod exact;
 mod ledger;
 mod matrix;
+mod merged;
+mod response;
 mod step;
 mod vector;
 
@@ -48,7 +51,7 @@ mod tests;
 /// What the recomputation found.
 #[derive(Debug, Clone, Default)]
 pub struct Algebra {
-    /// How many routes were recomputed.
+    /// How many routes and merges were recomputed.
     pub checked: usize,
     /// The largest distance of a stored constant from the recomputed one, beyond what the order of f64 additions can
     /// do, in units of the stored one's last place. Infinite if something is no number.
@@ -60,7 +63,7 @@ pub struct Algebra {
 /// One thing that does not agree.
 #[derive(Debug, Clone)]
 pub struct AlgebraFailure {
-    /// The last route that touched the node, by its index.
+    /// The last route that touched the node, by its index; merges are numbered behind the routes.
     pub route: usize,
     /// The node.
     pub node: NodeId,
@@ -83,7 +86,20 @@ pub struct AlgebraFailure {
 /// # Errors
 /// If a tensor cannot be read. Whatever does not agree is a failure in the result, not an error.
 pub fn check(original: &Model, folded: &Model, routes: &[Route]) -> Result<Algebra> {
-    ledger::check(original, folded, routes)
+    check_merged(original, folded, routes, &[])
+}
+
+/// As [`check`], for a model in which operators were merged, too.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_merged(
+    original: &Model,
+    folded: &Model,
+    routes: &[Route],
+    merges: &[Merge],
+) -> Result<Algebra> {
+    ledger::check(original, folded, routes, merges)
 }
 
 impl AlgebraFailure {
