@@ -124,7 +124,8 @@ fn group(
             }
         }
     }
-    // The first of the largest.
+    // The first of the largest, in the order of the file.
+    convs.sort_by_key(|&(_, node, _)| node);
     let size = |(_, _, kernel): &(Member, NodeId, Kernel)| volume(&kernel.windows);
     let Some(largest) = convs.iter().map(size).max() else {
         return Ok(None);
