@@ -105,6 +105,16 @@ def merge_tree_late(g):
     expect(g, 1, 1)
 
 
+@case("(a + gate) + (b + BN): the second Add goes as a whole, so the first one takes the place of the outer.", flags=FLAGS)
+def merge_tree_half(g):
+    x = image(g)
+    first = add(g, g.conv(x, 4, 4, (3, 3), "a", pads=[1, 1, 1, 1]), g.node("Sigmoid", [x], "gate"), name="first")
+    second = add(g, g.conv(x, 4, 4, (1, 1), "b"), g.bn(x, 4), name="second")
+    g.output(add(g, first, second))
+    merged(g, "bn", "a")
+    expect(g, 1, 1)
+
+
 @case("Two identities and a Conv: both go onto the diagonal.", flags=FLAGS)
 def merge_two_identities(g):
     x = image(g)

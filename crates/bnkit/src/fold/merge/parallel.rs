@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use bnkit_model::onnx::{Edit, NodeId, ValueId};
 
 use super::kernel::{Kernel, volume};
-use super::tree::{Place, Rest, Tree, only_reader};
+use super::tree::{Place, Tree, only_reader};
 use super::{Ground, Merging, Outcome, into_conv, positions};
 use crate::affine::Affine;
 use crate::fold::context::Context;
@@ -263,32 +263,27 @@ fn finish(
             Branch::Input => None,
         })
         .collect();
-    let remove = |node: NodeId| Edit::RemoveNode { node };
     let adds: Vec<NodeId> = tree.sums.iter().map(|sum| sum.node).collect();
-    match tree.shrink(model, (kept, first.value), &removed) {
-        Rest::Several { edits: shrunk } => {
-            edits.extend(shrunk);
-            edits.extend(nodes.iter().copied().map(remove));
+    let rest = tree.shrink(model, (kept, first.value), &removed);
+    edits.extend(rest.edits);
+    edits.extend(nodes.into_iter().map(|node| Edit::RemoveNode { node }));
+    if let Some(sum) = rest.instead {
+        // What computes the sum now takes over the name, which appears earlier then.
+        let output = model.node(tree.root()).output(0);
+        let output = output.expect("a sum has an output");
+        if !model.is_unique_name(output) {
+            let name = &model.value(output).name;
+            let message = format!("\"{name}\" is also the name of another value, in a body");
+            return Err(Refusal::new("name-conflict", message)
+                .with("value", name.as_str())
+                .into());
         }
-        Rest::One => {
-            let output = model
-                .node(tree.root())
-                .output(0)
-                .expect("a sum has an output");
-            if !model.is_unique_name(output) {
-                let name = &model.value(output).name;
-                let message = format!("\"{name}\" is also the name of another value, in a body");
-                return Err(Refusal::new("name-conflict", message)
-                    .with("value", name.as_str())
-                    .into());
-            }
-            edits.extend(adds.iter().chain(&nodes).copied().map(remove));
-            edits.push(Edit::SetOutput {
-                node: into,
-                slot: 0,
-                value: output.into(),
-            });
-        }
+        let (node, slot) = model.producer(sum).expect("a branch or a sum");
+        edits.push(Edit::SetOutput {
+            node,
+            slot,
+            value: output.into(),
+        });
     }
     Ok(Merging {
         rule: super::BRANCHES.code,

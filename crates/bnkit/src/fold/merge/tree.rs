@@ -34,11 +34,11 @@ pub(super) struct Tree {
 
 /// What becomes of a tree whose terms become fewer.
 #[derive(Debug)]
-pub(super) enum Rest {
-    /// One term is left: it is the sum.
-    One,
-    /// Several: these edits make the tree add them, and take out the sums that are gone.
-    Several { edits: Vec<Edit> },
+pub(super) struct Rest {
+    /// Makes the sums that stay add what is left, and takes out the others.
+    pub(super) edits: Vec<Edit>,
+    /// Where the root goes, too: the value that is the sum now, the only one left or that of another sum.
+    pub(super) instead: Option<ValueId>,
 }
 
 /// Whether a node adds its inputs element by element, as numpy broadcasts them.
@@ -171,11 +171,10 @@ impl Tree {
                 slot,
             }));
         }
-        if now[0] == model.node(self.root()).output(0) {
-            edits.extend(gone);
-            Rest::Several { edits }
-        } else {
-            Rest::One
+        edits.extend(gone);
+        Rest {
+            edits,
+            instead: now[0].filter(|_| now[0] != model.node(self.root()).output(0)),
         }
     }
 }
