@@ -66,6 +66,12 @@ impl Plan {
         &self.folded
     }
 
+    /// Exchanges the folded model, for tests of the proof.
+    #[cfg(test)]
+    pub(crate) fn replace_folded(&mut self, folded: Model) {
+        self.folded = folded;
+    }
+
     /// Puts an entry into the folded model's `metadata_props`.
     ///
     /// # Errors

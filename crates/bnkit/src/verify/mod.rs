@@ -30,7 +30,8 @@ use crate::route::Route;
 use crate::{Error, Result};
 use end_to_end::{EndToEnd, Subject};
 use inputs::Sample;
-use samples::{distance_in_f64, samples};
+pub(crate) use samples::distance_in_f64;
+use samples::samples;
 
 /// How equality is proved.
 #[derive(Debug, Clone)]
