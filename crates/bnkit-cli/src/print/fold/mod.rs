@@ -1,6 +1,7 @@
 //! The report of `fold`.
 
 mod markdown;
+mod merges;
 mod text;
 
 use std::io::{self, Write};

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use bnkit::report::{Decision, FoldReport};
 
-use super::{NOTHING_TO_FOLD, headline, kept, place, rules, tidied, title, to_eval};
+use super::{NOTHING_TO_FOLD, headline, kept, merges, place, rules, tidied, title, to_eval};
 use crate::print::proof;
 use crate::print::style::{BAD, DOUBTFUL, FAINT, GOOD, STRONG, paint};
 use crate::print::table::Table;
@@ -17,6 +17,7 @@ const NAMES: usize = 4;
 pub(super) fn write(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
     header(report, out)?;
     folded(report, out, detail)?;
+    merges::text(report, out, detail)?;
     errors(report, out, detail)?;
     stayed(report, out, detail)?;
     changes(report, out, detail)?;

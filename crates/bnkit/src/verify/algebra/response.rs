@@ -48,7 +48,8 @@ struct Place {
 impl Place {
     fn of(book: &Book<'_>, node: &Node, dims: &[usize]) -> Answer<Self> {
         let groups = usize::try_from(int(node, "group", 1)?).unwrap_or(0);
-        let fits = dims.len() >= 3 && groups > 0 && !dims.contains(&0) && dims[0] % groups == 0;
+        let fits =
+            dims.len() >= 3 && groups > 0 && !dims.contains(&0) && dims[0].is_multiple_of(groups);
         if !node.is("Conv") || !fits {
             let why = format!("{groups} groups with a weight of the shape {dims:?}");
             return Err(Trouble::Wrong(why));
