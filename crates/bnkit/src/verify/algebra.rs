@@ -20,7 +20,8 @@
 //! | `vector` | operators with a vector: BatchNorm, Mul, Add, Sub, Div |
 //! | `convolution`, `matrix` | operators with a weight |
 //! | `addend` | what a Gemm adds |
-//! | `response`, `merged` | convolutions by their answer to an impulse; what several of them became |
+//! | `place`, `response` | where a Conv looks; convolutions by their answer to an impulse |
+//! | `merged` | what several operators became |
 //! | `border` | whether a Conv sees anything but its input |
 //! | `compare` | stored against recomputed |
 //! | `ledger` | the two passes |
@@ -41,6 +42,7 @@ mod exact;
 mod ledger;
 mod matrix;
 mod merged;
+mod place;
 mod response;
 mod step;
 mod vector;

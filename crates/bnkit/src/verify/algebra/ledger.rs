@@ -7,12 +7,13 @@ use bnkit_model::onnx::{Model, Node, NodeId, Use, ValueId};
 use super::book::{Answer, Book, Trouble, same};
 use super::compare::Owner;
 use super::exact::Exact;
-use super::merged::{Known, Merges};
 use super::step::{Scaling, Step};
 use super::vector::{self, Vector, compare_broadcast};
 use super::{Algebra, bystanders, convolution, matrix};
-use crate::route::{Merge, Merged, Part, Route, Side};
+use crate::route::{Merge, Part, Route, Side};
 use crate::{Error, Result};
+
+mod merges;
 
 /// What is known of a node that a route names.
 #[derive(Default)]
@@ -54,7 +55,7 @@ pub(super) fn check(
     for (index, route) in routes.iter().enumerate() {
         ledger.route(index, route)?;
     }
-    let merged = merged_nodes(merges);
+    let merged = merges::nodes(merges);
     for (id, entry) in std::mem::take(&mut ledger.entries) {
         if !merged.contains(&id) {
             ledger.settle(id, &entry)?;
@@ -71,19 +72,6 @@ pub(super) fn check(
     bystanders::check(books, &ledger.standing, named, route, &mut ledger.result)?;
     ledger.result.checked = routes.len() + merges.len();
     Ok(ledger.result)
-}
-
-/// The operators that merges changed or took away. A sum keeps its constants.
-fn merged_nodes(merges: &[Merge]) -> HashSet<NodeId> {
-    let mut nodes = HashSet::new();
-    for merge in merges {
-        nodes.insert(merge.into);
-        nodes.extend(merge.merged.nodes());
-        if let Merged::Branches { sums, .. } = &merge.merged {
-            sums.iter().for_each(|sum| _ = nodes.remove(sum));
-        }
-    }
-    nodes
 }
 
 impl Ledger<'_> {
@@ -326,26 +314,6 @@ impl Ledger<'_> {
             })
     }
 
-    /// Compares what became of a merge.
-    fn settle_merge(&mut self, index: usize, routes: usize, list: &[Merge]) -> Result<()> {
-        let owner = Owner {
-            route: routes + index,
-            node: list[index].into,
-        };
-        let mut result = Algebra::default();
-        let merges = Merges {
-            original: &self.original,
-            folded: &self.folded,
-            list,
-            known: &*self,
-        };
-        let answer = merges.check(index, owner, &mut result);
-        self.result.max_ulp = self.result.max_ulp.max(result.max_ulp);
-        self.result.failures.append(&mut result.failures);
-        self.note(owner, answer)?;
-        Ok(())
-    }
-
     /// Compares a node with what it should be now.
     fn settle(&mut self, id: NodeId, entry: &Entry) -> Result<()> {
         let owner = Owner {
@@ -386,43 +354,6 @@ impl Ledger<'_> {
                 matrix::check_mat_mul(original, folded, steps, is_new, owner, result)
             }
             op => Err(Trouble::Wrong(format!("{op} absorbs no affine"))),
-        }
-    }
-}
-
-impl Known for Ledger<'_> {
-    fn steps(&self, id: NodeId) -> Answer<&[Step]> {
-        if !self.standing.contains(&id) {
-            return Err(Trouble::wrong("the node is not in the original"));
-        }
-        match self.entries.get(&id) {
-            None => Ok(&[]),
-            Some(entry) if entry.failed || entry.moved || entry.vector.is_some() => {
-                Err(Trouble::wrong("it absorbed something unknown before"))
-            }
-            Some(entry) => Ok(&entry.steps),
-        }
-    }
-
-    fn scaling(&self, id: NodeId) -> Answer<Scaling> {
-        if !self.standing.contains(&id) {
-            return Err(Trouble::wrong("the node is not in the original"));
-        }
-        match self.entries.get(&id) {
-            Some(entry) if entry.failed || entry.moved => {
-                Err(Trouble::wrong("it absorbed something unknown before"))
-            }
-            Some(Entry {
-                vector: Some(vector),
-                ..
-            }) => Ok(vector.scaling()),
-            _ => {
-                let node = self.original.model.node(id);
-                if !node.is("BatchNormalization") {
-                    return Err(Trouble::wrong("it is no BatchNorm"));
-                }
-                Ok(Vector::read(&self.original, node, 0)?.scaling())
-            }
         }
     }
 }
