@@ -3,6 +3,7 @@
 import numpy as np
 
 from .build import BF16, F16, F64, case
+from .scopes import branches, flag
 
 FLAGS = ["--merge-branches"]
 
@@ -165,6 +166,36 @@ def merge_even_kernels(g):
     b = g.conv(x, 4, 4, (2, 2), "b", pads=[1, 0, 0, 1])
     g.output(add(g, a, b))
     expect(g, 1, 1)
+
+
+def two_halves(g, x, **options):
+    """Two 2 x 2 kernels, one of which looks one further to the left: together 2 x 3, which neither is."""
+    a = g.conv(x, 4, 4, (2, 2), "a", pads=[0, 1, 1, 0], **options)
+    return add(g, a, g.conv(x, 4, 4, (2, 2), "b", pads=[0, 0, 1, 1], **options))
+
+
+@case("Two kernels whose union is larger than each, in IR 3, where weights are inputs with declared shapes.", opset=8, ir=3, flags=FLAGS)
+def merge_union_ir3(g):
+    g.output(two_halves(g, image(g)))
+    expect(g, 1, 1)
+
+
+@case("The same in the branches of an If, with weights in Constant nodes and as initializers.", flags=FLAGS)
+def merge_union_bodies(g):
+    x = image(g)
+    flag(g)
+    g.output(branches(g, lambda b: two_halves(b, x, form="node"), lambda b: two_halves(b, x)))
+    expect(g, 2, 2)
+
+
+@case("The weight of one branch is quantized.", flags=FLAGS)
+def merge_quantized(g):
+    x = image(g)
+    w = g.const("w", g.rng.integers(-127, 128, (4, 4, 3, 3)).astype(np.int8))
+    scale, zero = g.const("scale", np.float32(0.01)), g.const("zero", np.int8(0))
+    a = g.conv(x, 4, 4, (3, 3), "a", pads=[1] * 4, weight=g.node("DequantizeLinear", [w, scale, zero], "dequantize"))
+    g.output(add(g, a, g.conv(x, 4, 4, (1, 1), "b")))
+    expect(g, 0, 2, "merge-quantized")
 
 
 @case("A 3 x 3 without pads beside one with: another size, and the Add would broadcast a size of 1.", flags=FLAGS)

@@ -181,6 +181,15 @@ A 1×1 Conv before another: where the second pads, it sees 0, and one Conv would
     ),
     entry(
         Refusal,
+        "merge-quantized",
+        "the weight is quantized",
+        "\
+What is merged would have to be quantized anew, with other scales: that is a matter of calibration, not of algebra.
+
+What to do: merge the branches of the float model, then quantize it.",
+    ),
+    entry(
+        Refusal,
         "merge-strides",
         "the strides of the operators do not go together",
         "\

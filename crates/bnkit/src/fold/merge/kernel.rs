@@ -29,6 +29,31 @@ pub(super) struct Kernel {
     pub(super) windows: Vec<Window>,
 }
 
+/// Refuses a Conv with quantized constants: what is merged would be stored as floats.
+fn require_plain(context: &Context<'_>, node: NodeId) -> Answer<()> {
+    let model = context.model;
+    for mut value in [1, 2]
+        .into_iter()
+        .filter_map(|slot| model.node(node).input(slot))
+    {
+        // A chain of constant nodes is finite, since graphs are.
+        while let Some((producer, _)) = model.producer(value) {
+            let info = model.node(producer);
+            if info.is("DequantizeLinear") {
+                return Err(Refusal::new(
+                    "merge-quantized",
+                    format!("{} has quantized constants", model.describe(node)),
+                )
+                .with("node", model.label(node))
+                .into());
+            }
+            let Some(input) = info.input(0) else { break };
+            value = input;
+        }
+    }
+    Ok(())
+}
+
 /// How many taps windows have together.
 pub(super) fn volume(windows: &[Window]) -> usize {
     windows
@@ -45,6 +70,7 @@ impl Kernel {
                 .at(context.model.describe(node))
                 .into()
         };
+        require_plain(context, node)?;
         let definition = context.weight(node, 1)?;
         let [outputs, inputs, taps @ ..] = definition.dims.as_slice() else {
             return Err(broken(format!(
