@@ -79,6 +79,12 @@ class Judge:
         if "affines_folded" in self.case:
             got = summary.get("affines_folded")
             self.expect(got == self.case["affines_folded"], f"affines_folded {got}, expected {self.case['affines_folded']}")
+        if "merges" in self.case:
+            got = len(report.get("merges", []))
+            self.expect(got == self.case["merges"], f"{got} merges, expected {self.case['merges']}")
+            got = sorted({r["refusal"]["code"] for r in report.get("merges_refused", [])})
+            wanted = self.case.get("merge_codes", [])
+            self.expect(got == wanted, f"merges refused with {got}, expected {wanted}")
         verdict = (report.get("verification") or {}).get("verdict")
         self.expect(verdict in ("equivalent", "equivalent-local", "skipped"), f"verdict {verdict}")
 
@@ -88,7 +94,7 @@ class Judge:
             decision in as_list(want["decision"]), f"{node}: {decision}, expected {want['decision']} {site.get('refusal', '')}"
         ):
             return
-        if decision in ("folded", "half-folded") and want.get("into"):
+        if decision in ("folded", "half-folded", "merged") and want.get("into"):
             into, must = set(site.get("into", [])), set(want["into"])
             self.expect(must <= into <= must | set(want.get("may", [])), f"{node}: into {sorted(into)}, expected {want['into']}")
         if decision == "kept":
@@ -116,6 +122,9 @@ class Judge:
             training = [n.name for n in norms if in_training(n, opset)]
             self.expect(not training, f"still in training mode: {training}")
         self.expect(left in as_list(case["batch_norms_left"]), f"{left} BatchNorms left, expected {case['batch_norms_left']}")
+        if "convs_left" in case:
+            convs = sum(n.op_type == "Conv" for n in all_nodes(model))
+            self.expect(convs == case["convs_left"], f"{convs} Convs left, expected {case['convs_left']}")
         self.interface(original, model)
         if case.get("run", True):
             self.numbers(path, model)

@@ -156,6 +156,11 @@ OPS.update(
 
 
 @op
+def Sum(c, *terms):
+    return sum(terms[1:], terms[0])
+
+
+@op
 def Clip(c, x, low=None, high=None):
     low = c.get("min", -np.inf) if low is None else low
     high = c.get("max", np.inf) if high is None else high

@@ -3,7 +3,7 @@
 //! The texts of rules stand in the headers of their files (`fold/absorb/*.rs`); those of refusals and findings are here.
 
 use crate::calibrate;
-use crate::fold::{LOWERING, absorb::ABSORBERS};
+use crate::fold::{LOWERING, absorb::ABSORBERS, merge};
 
 /// What kind of thing a code names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,7 @@ pub struct Explanation {
 pub fn all() -> Vec<Explanation> {
     let rules = ABSORBERS.iter().map(|absorber| absorber.rule);
     let mut all: Vec<Explanation> = rules
-        .chain([LOWERING])
+        .chain([LOWERING, merge::BRANCHES, merge::SEQUENCE])
         .chain(OTHERS.iter().copied())
         .chain(calibrate::EXPLANATIONS.iter().copied())
         .collect();
@@ -129,6 +129,70 @@ The BatchNorm normalises an input of the graph, and what reads it cannot absorb 
 Folding changes the values between the absorbing operator and the BatchNorm. One of them is returned to the caller.
 
 What to do: if that output is not needed, remove it from the graph before folding.",
+    ),
+    entry(
+        Refusal,
+        "merge-channels",
+        "the branches do not map the same channels",
+        "\
+Branches can be one Conv only if each has as many outputs as the others, and an identity (or a lone BatchNorm) only if there
+are as many outputs as inputs. Otherwise the Add broadcasts.",
+    ),
+    entry(
+        Refusal,
+        "merge-cost",
+        "one Conv would cost more than the branches",
+        "\
+The one kernel would have more taps than those of the branches together (1×3 beside 3×1), or the one weight no fewer elements
+than the two of a sequence (a bottleneck). It would be right, and slower.",
+    ),
+    entry(
+        Refusal,
+        "merge-dilations",
+        "the branches have different dilations",
+        "\
+Kernels of different dilations share no grid of taps; one kernel for both would be mostly zeros.",
+    ),
+    entry(
+        Refusal,
+        "merge-dtype",
+        "the weights have different types",
+        "\
+What is merged is rounded once, to the type of the weights: they must have one.",
+    ),
+    entry(
+        Refusal,
+        "merge-groups",
+        "the branches have different groups",
+        "\
+A Conv of few groups beside one of many would have to be written with few, and mostly zeros: that costs more than it saves.",
+    ),
+    entry(
+        Refusal,
+        "merge-pads",
+        "the paddings of the operators do not go together",
+        "\
+Branches: each output must be made of the same position of the input, and there must be equally many for every input size. A
+1×1 kernel goes into a 3×3 one padded by 1, not into one that is not padded. A padding by `auto_pad` with a stride depends on
+the input's size, which must be known.
+
+A 1×1 Conv before another: where the second pads, it sees 0, and one Conv would see the bias of the first.",
+    ),
+    entry(
+        Refusal,
+        "merge-quantized",
+        "the weight is quantized",
+        "\
+What is merged would have to be quantized anew, with other scales: that is a matter of calibration, not of algebra.
+
+What to do: merge the branches of the float model, then quantize it.",
+    ),
+    entry(
+        Refusal,
+        "merge-strides",
+        "the strides of the operators do not go together",
+        "\
+Branches are one Conv only if they step alike; an identity steps by 1. In a sequence the first must step by 1.",
     ),
     entry(
         Refusal,

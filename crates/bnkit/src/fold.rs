@@ -6,11 +6,13 @@
 //! | `walk` | backwards and forwards along carriers to absorbers |
 //! | `absorb/` | operators that swallow an affine |
 //! | `carry/` | operators that an affine passes |
+//! | `merge/` | branches that become one Conv |
 //! | `context` | what rules may ask, and edits that never touch what somebody else reads |
 
 pub(crate) mod absorb;
 mod carry;
 mod context;
+pub(crate) mod merge;
 mod plan;
 mod walk;
 

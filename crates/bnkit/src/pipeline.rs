@@ -119,6 +119,8 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         input: describe_input(&model, &job.input),
         summary: plan.summary.clone(),
         sites: plan.sites.clone(),
+        merges: plan.merged.0.clone(),
+        merges_refused: plan.merged.1.clone(),
         cleanup: plan.cleanup.clone(),
         warnings: plan.warnings.clone(),
         errors: plan.errors.clone(),

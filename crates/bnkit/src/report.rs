@@ -159,6 +159,34 @@ pub struct Cleanup {
     pub detail: Option<String>,
 }
 
+/// Operators that became one Conv (`--merge-branches`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Merge {
+    /// The rule: "merge-branches" or "merge-sequence".
+    pub rule: &'static str,
+    /// The Conv that they became.
+    pub into: String,
+    /// The nodes that are gone.
+    pub merged: Vec<String>,
+    /// Elements of weights, biases and BatchNorm vectors before (BatchNorms behind a Conv are folded by then).
+    pub parameters_before: u64,
+    /// Elements of the weight and the bias after.
+    pub parameters_after: u64,
+    /// Multiplications per sample before, if shapes are known: one for each weight and position.
+    pub macs_before: Option<u64>,
+    /// The same after.
+    pub macs_after: Option<u64>,
+}
+
+/// Operators that look as if they could become one Conv, and why they did not.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MergeRefusal {
+    /// The node at which they meet: the last Add, or the second Conv.
+    pub node: String,
+    /// Why.
+    pub refusal: Refusal,
+}
+
 /// The numbers of a fold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
@@ -199,6 +227,12 @@ pub struct FoldReport {
     pub summary: Summary,
     /// Every BatchNorm, in graph order.
     pub sites: Vec<Site>,
+    /// Operators that became one Conv.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub merges: Vec<Merge>,
+    /// Operators that did not, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub merges_refused: Vec<MergeRefusal>,
     /// What else was tidied up.
     pub cleanup: Vec<Cleanup>,
     /// Warnings about the model as a whole.

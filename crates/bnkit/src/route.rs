@@ -91,3 +91,60 @@ pub struct Absorbed {
     /// where t stays ([`Rest`]).
     pub share: f64,
 }
+
+/// Operators that became one Conv.
+#[derive(Debug, Clone)]
+pub struct Merge {
+    /// The node at which they met: the last Add, or the second Conv. To leave the merge out, leave out this node.
+    pub at: NodeId,
+    /// How many routes came before: what is merged is what the operators computed by then.
+    pub after: usize,
+    /// The Conv that they became: one of them, with other constants and paddings.
+    pub into: NodeId,
+    /// What was merged.
+    pub merged: Merged,
+}
+
+/// What was merged.
+#[derive(Debug, Clone)]
+pub enum Merged {
+    /// The sum of several branches of the same value.
+    Branches {
+        /// The branches.
+        branches: Vec<Branch>,
+        /// The Adds and Sums that the branches ended in, the last one first. Some may have stayed, for other terms.
+        sums: Vec<NodeId>,
+    },
+    /// A Conv with a kernel of 1, and the one that read it.
+    Sequence {
+        /// The first.
+        first: NodeId,
+    },
+}
+
+/// One branch of a sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Branch {
+    /// A Conv.
+    Conv(NodeId),
+    /// A BatchNorm alone.
+    BatchNorm(NodeId),
+    /// The value itself.
+    Input,
+}
+
+impl Merged {
+    /// The nodes that it names.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        match self {
+            Self::Sequence { first } => vec![*first],
+            Self::Branches { branches, sums } => {
+                let own = branches.iter().filter_map(|branch| match *branch {
+                    Branch::Conv(node) | Branch::BatchNorm(node) => Some(node),
+                    Branch::Input => None,
+                });
+                own.chain(sums.iter().copied()).collect()
+            }
+        }
+    }
+}

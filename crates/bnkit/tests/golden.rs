@@ -43,6 +43,7 @@ fn options(case: &Value) -> Option<Options> {
             "--through-branches" => options.through_branches = true,
             "--aggressive" => options.aggressive = true,
             "--lower" => options.lower = true,
+            "--merge-branches" => options.merge_branches = true,
             "--assume-constant" => options.assume_constant = true,
             "--allow-bad-statistics" => options.allow_bad_statistics = true,
             "--skip" => options.skip.push(flags.next()?.to_owned()),
@@ -100,7 +101,7 @@ fn check(case: &Value) -> Result<(), String> {
                 refusal.code, refusal.message, expected["code"]
             ));
         }
-        if decision == "folded" || decision == "half-folded" {
+        if matches!(decision.as_str(), Some("folded" | "half-folded" | "merged")) {
             for into in expected["into"]
                 .as_array()
                 .into_iter()
@@ -121,7 +122,32 @@ fn check(case: &Value) -> Result<(), String> {
             plan.summary.affines_folded
         ));
     }
-    Ok(())
+    check_merges(case, &plan)
+}
+
+/// How many merges there are, which were refused, and how many Convs are left.
+fn check_merges(case: &Value, plan: &Plan) -> Result<(), String> {
+    let Some(merges) = case["merges"].as_u64() else {
+        return Ok(());
+    };
+    let (done, refused) = &plan.merged;
+    if merges != done.len() as u64 || done.len() != plan.merges.len() {
+        return Err(format!("{} merges, expected {merges}", done.len()));
+    }
+    let mut codes: Vec<&str> = refused.iter().map(|merge| merge.refusal.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    let expected = case["merge_codes"].as_array().into_iter().flatten();
+    let expected: Vec<&str> = expected.filter_map(Value::as_str).collect();
+    if codes != expected {
+        return Err(format!("refused with {codes:?}, expected {expected:?}"));
+    }
+    let nodes = plan.apply().nodes();
+    let convs = nodes.filter(|(_, node)| node.is("Conv")).count();
+    match case["convs_left"].as_u64() == Some(convs as u64) {
+        true => Ok(()),
+        false => Err(format!("{convs} Convs are left")),
+    }
 }
 
 #[test]

@@ -56,6 +56,10 @@ pub(crate) struct Fold {
     #[arg(long, help_heading = "What is folded")]
     pub(crate) lower: bool,
 
+    /// Make one Conv of parallel branches that are added (RepVGG, MobileOne), and of a 1x1 Conv before another
+    #[arg(long, help_heading = "What is folded")]
+    pub(crate) merge_branches: bool,
+
     /// Fail if a BatchNorm has to stay (skipped ones do not count)
     #[arg(long, help_heading = "What is folded")]
     pub(crate) require_all_folded: bool,

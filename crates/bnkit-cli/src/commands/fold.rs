@@ -52,6 +52,7 @@ fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob
             through_branches: args.through_branches,
             aggressive: args.aggressive,
             lower: args.lower,
+            merge_branches: args.merge_branches,
         },
         verify: (!args.no_verify).then(|| args.proof.options()),
         require_end_to_end: args.proof.end_to_end(),

@@ -69,6 +69,8 @@ pub(crate) fn fold() -> FoldReport {
             site("/fc", "into-gemm", "Gemm"),
             kept("/norm"),
         ],
+        merges: Vec::new(),
+        merges_refused: Vec::new(),
         cleanup: vec![Cleanup {
             node: "/drop/Dropout".to_owned(),
             action: "removed",

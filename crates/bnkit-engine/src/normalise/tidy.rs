@@ -1,5 +1,9 @@
 //! Absent inputs and outputs. tract panics on a trailing `""` input, counts outputs by list length, and numbers outputs by position
 //! among the non-empty ones. An input that has no meaning in the node's mode goes, too, where tract would go by its presence.
+//!
+//! And names that are used twice: in ONNX nodes and values have names of their own each, in tract a constant is a node.
+
+use std::collections::HashSet;
 
 use tract_onnx::pb::GraphProto;
 
@@ -8,8 +12,18 @@ use super::text;
 /// Operators whose outputs tract finds through the node's own list of names, so that `""` may stay in the middle.
 const FINDS_OUTPUTS: [&str; 4] = ["GRU", "LSTM", "RNN", "MaxPool"];
 
-/// Drops trailing absent inputs and outputs, and names absent outputs in the middle.
+/// Drops trailing absent inputs and outputs, names absent outputs in the middle, and gives nodes names that no constant has.
 pub(super) fn tidy(graph: &mut GraphProto) {
+    let constants: HashSet<&String> = graph
+        .initializer
+        .iter()
+        .map(|tensor| &tensor.name)
+        .collect();
+    for node in &mut graph.node {
+        while !node.name.is_empty() && constants.contains(&node.name) {
+            node.name.push('\'');
+        }
+    }
     for (index, node) in graph.node.iter_mut().enumerate() {
         // tract pads with the constant if there is one, whatever the mode says.
         if node.op_type == "Pad" && text(node, "mode", "constant") != "constant" {
@@ -58,6 +72,21 @@ mod tests {
             });
         tidy(&mut graph);
         assert_eq!(graph.node[0].input, ["x", "pads"]);
+    }
+
+    #[test]
+    fn a_node_with_the_name_of_a_constant_gets_another() {
+        let mut graph = GraphProto::default();
+        for name in ["shift", "shift'"] {
+            graph.initializer.push(tract_onnx::pb::TensorProto {
+                name: name.into(),
+                ..Default::default()
+            });
+        }
+        graph.node.push(node("Add", "shift", &["x", "shift"], "y"));
+        tidy(&mut graph);
+        assert_eq!(graph.node[0].name, "shift''");
+        assert_eq!(graph.node[0].input, ["x", "shift"]);
     }
 
     #[test]

@@ -13,9 +13,10 @@ use std::collections::HashSet;
 use bnkit_model::onnx::{Edit, Model, NodeId, Types};
 
 use super::context::Context;
+use super::merge::{Merger, Setting};
 use crate::clean::Cleaner;
-use crate::report::{Cleanup, Decision, Finding, Site, Summary, Warning};
-use crate::route::Route;
+use crate::report::{self, Cleanup, Decision, Finding, MergeRefusal, Site, Summary, Warning};
+use crate::route::{Merge, Route};
 use crate::site::is_batch_norm;
 use crate::{Error, Result, glob::Choice};
 
@@ -43,6 +44,9 @@ pub struct Options {
     pub aggressive: bool,
     /// Write a BatchNorm that cannot go as Mul and Add.
     pub lower: bool,
+    /// Make one Conv of parallel branches that are added, and of a 1×1 Conv before another, once their BatchNorms are
+    /// folded.
+    pub merge_branches: bool,
 }
 
 /// What is to be done, and why not more.
@@ -56,6 +60,10 @@ pub struct Plan {
     pub cleanup: Vec<Cleanup>,
     /// Where the affines went, in order: for the proof.
     pub routes: Vec<Route>,
+    /// What was merged, in order: for the proof.
+    pub merges: Vec<Merge>,
+    /// What was merged, in words and numbers, and what was not.
+    pub merged: (Vec<report::Merge>, Vec<MergeRefusal>),
     /// The numbers.
     pub summary: Summary,
     /// Errors in statistics.
@@ -68,6 +76,12 @@ impl Plan {
     /// The folded model. This cannot refuse: all conditions were checked in the plan.
     pub fn apply(&self) -> &Model {
         &self.folded
+    }
+
+    /// Exchanges the folded model, for tests of the proof.
+    #[cfg(test)]
+    pub(crate) fn replace_folded(&mut self, folded: Model) {
+        self.folded = folded;
     }
 
     /// Puts an entry into the folded model's `metadata_props`.
@@ -133,7 +147,8 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     )?;
     cleaner.bypass_identities(&mut planner.model, &planner.types)?;
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
-    while planner.pass(&order)? {}
+    let mut merger = Merger::default();
+    while planner.pass(&order)? || planner.merge(&mut merger)? {}
     // What stays of these absorbs nothing more, so they come when nothing else moves.
     if options.aggressive {
         while planner.half_pass(&batch_norms)? {}
@@ -183,6 +198,8 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         sites,
         cleanup: cleaner.done,
         routes,
+        merges: merger.record,
+        merged: (merger.done, merger.refused),
         summary,
         errors,
         warnings: cleaner.warnings,
@@ -210,6 +227,18 @@ impl Planner<'_> {
             may_add_nodes,
             through_branches: self.options.through_branches,
         }
+    }
+
+    fn merge(&mut self, merger: &mut Merger) -> Result<bool> {
+        merger.run(Setting {
+            original: self.original,
+            model: &mut self.model,
+            types: &self.types,
+            options: self.options,
+            left_out: self.left_out,
+            sites: &mut self.sites,
+            routes: self.routes.len(),
+        })
     }
 
     /// Tries every BatchNorm that still stands, and every Mul, Add, Sub and Div by a constant. Whether any moved.

@@ -20,6 +20,8 @@
 //! | `vector` | operators with a vector: BatchNorm, Mul, Add, Sub, Div |
 //! | `convolution`, `matrix` | operators with a weight |
 //! | `addend` | what a Gemm adds |
+//! | `place`, `response` | where a Conv looks; convolutions by their answer to an impulse |
+//! | `merged` | what several operators became |
 //! | `border` | whether a Conv sees anything but its input |
 //! | `compare` | stored against recomputed |
 //! | `ledger` | the two passes |
@@ -29,7 +31,7 @@
 use bnkit_model::onnx::{Model, NodeId};
 
 use crate::Result;
-use crate::route::Route;
+use crate::route::{Merge, Route};
 
 mod addend;
 mod book;
@@ -40,7 +42,10 @@ mod convolution;
 mod exact;
 mod ledger;
 mod matrix;
+mod merged;
+mod place;
 mod remainder;
+mod response;
 mod step;
 mod vector;
 
@@ -50,7 +55,7 @@ mod tests;
 /// What the recomputation found.
 #[derive(Debug, Clone, Default)]
 pub struct Algebra {
-    /// How many routes were recomputed.
+    /// How many routes and merges were recomputed.
     pub checked: usize,
     /// The largest distance of a stored constant from the recomputed one, beyond what the order of f64 additions can
     /// do, in units of the stored one's last place. Infinite if something is no number.
@@ -62,7 +67,7 @@ pub struct Algebra {
 /// One thing that does not agree.
 #[derive(Debug, Clone)]
 pub struct AlgebraFailure {
-    /// The last route that touched the node, by its index.
+    /// The last route that touched the node, by its index; merges are numbered behind the routes.
     pub route: usize,
     /// The node.
     pub node: NodeId,
@@ -85,7 +90,20 @@ pub struct AlgebraFailure {
 /// # Errors
 /// If a tensor cannot be read. Whatever does not agree is a failure in the result, not an error.
 pub fn check(original: &Model, folded: &Model, routes: &[Route]) -> Result<Algebra> {
-    ledger::check(original, folded, routes)
+    check_merged(original, folded, routes, &[])
+}
+
+/// As [`check`], for a model in which operators were merged, too.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_merged(
+    original: &Model,
+    folded: &Model,
+    routes: &[Route],
+    merges: &[Merge],
+) -> Result<Algebra> {
+    ledger::check(original, folded, routes, merges)
 }
 
 impl AlgebraFailure {

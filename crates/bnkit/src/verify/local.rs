@@ -1,7 +1,7 @@
 //! The neighbourhood of each fold as a pair of small models: for networks that the engine cannot run as a whole.
 //!
 //! A neighbourhood is what one route names: the affine, the nodes that it passed, the operators that absorbed it, with
-//! their constants. Routes that share a node share a neighbourhood, since between them values are neither the original's
+//! their constants; or what one merge names: the operators that became one, and their sum. Routes and merges that share a node share a neighbourhood, since between them values are neither the original's
 //! nor anybody else's. Outside of neighbourhoods nothing changed, so that a fold is right if, for each of them, equal
 //! inputs give equal outputs.
 //!
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bnkit_model::onnx::{Model, NodeId, Types, ValueId};
 
-use crate::route::Route;
+use crate::route::{Merge, Route};
 
 mod cut;
 mod size;
@@ -48,7 +48,7 @@ struct Pair<'m> {
 pub struct Neighbourhood<'m> {
     /// The affine that was folded (the first, if there are several): the name of its node.
     pub label: String,
-    /// The routes, by their indices.
+    /// The routes, by their indices; merges are numbered behind them.
     pub routes: Vec<usize>,
     pair: Arc<Pair<'m>>,
     nodes: Vec<NodeId>,
@@ -82,7 +82,17 @@ pub fn neighbourhoods<'m>(
     folded: &'m Model,
     routes: &[Route],
 ) -> Vec<Neighbourhood<'m>> {
-    let groups = cut::groups(routes);
+    neighbourhoods_merged(original, folded, routes, &[])
+}
+
+/// As [`neighbourhoods`], with those of merges: operators that became one belong together.
+pub fn neighbourhoods_merged<'m>(
+    original: &'m Model,
+    folded: &'m Model,
+    routes: &[Route],
+    merges: &[Merge],
+) -> Vec<Neighbourhood<'m>> {
+    let groups = cut::groups(routes, merges);
     let pair = Arc::new(Pair {
         original,
         folded,
@@ -96,7 +106,12 @@ pub fn neighbourhoods<'m>(
         standing: original.nodes().map(|(id, _)| id).collect(),
     });
     let neighbourhood = |(routes_here, nodes): (Vec<usize>, Vec<NodeId>)| {
-        let site = routes_here.first().map(|&index| routes[index].site);
+        let site = routes_here
+            .first()
+            .and_then(|&index| match routes.get(index) {
+                Some(route) => Some(route.site),
+                None => merges.get(index - routes.len()).map(|merge| merge.into),
+            });
         Neighbourhood {
             label: site.map_or("", |site| original.label(site)).to_owned(),
             routes: routes_here,

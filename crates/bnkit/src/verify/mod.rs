@@ -30,7 +30,8 @@ use crate::route::Route;
 use crate::{Error, Result};
 use end_to_end::{EndToEnd, Subject};
 use inputs::Sample;
-use samples::{distance_in_f64, samples};
+pub(crate) use samples::distance_in_f64;
+use samples::samples;
 
 /// How equality is proved.
 #[derive(Debug, Clone)]
@@ -146,17 +147,19 @@ pub fn prove(
     options: &VerifyOptions,
 ) -> Result<Verification> {
     let reference = without_dropped_outputs(original, plan.apply())?;
-    let algebra = algebra::check(original, plan.apply(), &plan.routes)?;
+    let algebra = algebra::check_merged(original, plan.apply(), &plan.routes, &plan.merges)?;
     let mut verification = Verification::with(Verdict::NotEquivalent);
     verification.algebra = Some(AlgebraSummary {
         checked: algebra.checked,
         max_ulp: algebra.max_ulp,
     });
     if let Some(failure) = algebra.failures.first() {
-        verification.culprit = plan
-            .routes
-            .get(failure.route)
-            .map(|route| original.label(route.site).to_owned());
+        let merge = |index: usize| plan.merges.get(index).map(|merge| merge.into);
+        let culprit = match plan.routes.get(failure.route) {
+            Some(route) => Some(route.site),
+            None => merge(failure.route - plan.routes.len()),
+        };
+        verification.culprit = culprit.map(|node| original.label(node).to_owned());
         verification.notes.push(format!(
             "{}: {}",
             original.describe(failure.node),
@@ -273,7 +276,8 @@ fn local(
     mut verification: Verification,
     why: &str,
 ) -> Result<Verification> {
-    let neighbourhoods = local::neighbourhoods(original, plan.apply(), &plan.routes);
+    let neighbourhoods =
+        local::neighbourhoods_merged(original, plan.apply(), &plan.routes, &plan.merges);
     let count = neighbourhoods.len();
     let found = local::check(&neighbourhoods, &|a, b| distance_in_f64(a, b, options.seed));
     verification
@@ -309,21 +313,19 @@ fn bisect(
     plan: &Plan,
     fold_options: &fold::Options,
 ) -> Result<Option<String>> {
+    let steps = steps(plan);
     let broken_with = |count: usize| -> Result<bool> {
-        let left_out: HashSet<NodeId> = plan.routes[count..]
-            .iter()
-            .map(|route: &Route| route.site)
-            .collect();
+        let left_out: HashSet<NodeId> = steps[count..].iter().copied().collect();
         let part = fold::plan_without(runner.original, fold_options, &left_out)?;
         Ok(!runner
             .run(part.apply(), samples)
             .is_ok_and(|found| found.pass))
     };
-    if plan.routes.is_empty() || broken_with(0)? {
+    if steps.is_empty() || broken_with(0)? {
         return Ok(None);
     }
     // Equivalent with `good` folds, broken with `bad`.
-    let (mut good, mut bad) = (0, plan.routes.len());
+    let (mut good, mut bad) = (0, steps.len());
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
         if broken_with(middle)? {
@@ -332,9 +334,20 @@ fn bisect(
             good = middle;
         }
     }
-    Ok(Some(
-        runner.original.label(plan.routes[bad - 1].site).to_owned(),
-    ))
+    Ok(Some(runner.original.label(steps[bad - 1]).to_owned()))
+}
+
+/// What the plan did, one after the other: the sites of routes, and the nodes at which branches met.
+fn steps(plan: &Plan) -> Vec<NodeId> {
+    let mut merges = plan.merges.iter().peekable();
+    let mut steps = Vec::new();
+    for index in 0..=plan.routes.len() {
+        while let Some(merge) = merges.next_if(|merge| merge.after <= index) {
+            steps.push(merge.at);
+        }
+        steps.extend(plan.routes.get(index).map(|route: &Route| route.site));
+    }
+    steps
 }
 
 /// Compares two models of which nothing else is known: level 3, and level 2 as far as both can be widened.

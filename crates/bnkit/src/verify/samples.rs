@@ -98,7 +98,7 @@ fn named_shapes(
 }
 
 /// The largest difference of two models of doubles, relative to the range of the output, on two random samples.
-pub(super) fn distance_in_f64(a: &[u8], b: &[u8], seed: u64) -> Result<f64, String> {
+pub(crate) fn distance_in_f64(a: &[u8], b: &[u8], seed: u64) -> Result<f64, String> {
     let text = |error: EngineError| error.to_string();
     let specs = bnkit_engine::inputs(a).map_err(text)?;
     let samples = inputs::generate(&specs, &[], 2, seed, &mut |_| Ok(()))

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use bnkit::report::{Decision, FoldReport};
 
-use super::{NOTHING_TO_FOLD, headline, kept, place, rules, tidied, to_eval};
+use super::{NOTHING_TO_FOLD, headline, kept, merges, place, rules, tidied, to_eval};
 use crate::print::proof;
 use crate::print::table::Table;
 use crate::print::units::bytes;
@@ -31,6 +31,8 @@ pub(crate) fn body(report: &FoldReport, out: &mut dyn Write) -> io::Result<()> {
     section(out, "Kept", kept_table(report))?;
     section(out, "Skipped, as asked", skipped(report))?;
     section(out, "Folded", folded(report))?;
+    section(out, "Merged", merges::table(report))?;
+    section(out, "Not merged", merges::refused(report))?;
     section(out, "Cleaned up", cleaned(report))?;
     section(out, "Warnings", warnings(report))?;
     if let Some(verification) = &report.verification {

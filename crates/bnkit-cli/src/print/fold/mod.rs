@@ -1,6 +1,7 @@
 //! The report of `fold`.
 
 pub(super) mod markdown;
+mod merges;
 pub(super) mod text;
 
 use std::io::{self, Write};

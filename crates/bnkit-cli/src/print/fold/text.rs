@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use bnkit::report::{Decision, FoldReport, InputFile};
 
-use super::{NOTHING_TO_FOLD, headline, kept, place, rules, tidied, title, to_eval};
+use super::{NOTHING_TO_FOLD, headline, kept, merges, place, rules, tidied, title, to_eval};
 use crate::print::proof;
 use crate::print::style::{BAD, DOUBTFUL, FAINT, GOOD, STRONG, paint};
 use crate::print::table::Table;
@@ -24,6 +24,7 @@ pub(super) fn write(report: &FoldReport, out: &mut dyn Write, detail: Detail) ->
 /// What was folded and how it was proved, as a part of another report too.
 pub(crate) fn body(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
     folded(report, out, detail)?;
+    merges::text(report, out, detail)?;
     errors(report, out, detail)?;
     stayed(report, out, detail)?;
     changes(report, out, detail)?;

@@ -6,18 +6,18 @@ use bnkit_model::onnx::{Dim, Node};
 use super::book::{Answer, Book, ints};
 
 /// The window of a Conv or ConvTranspose.
-struct Window {
-    kernel: Vec<i64>,
-    strides: Vec<i64>,
-    dilations: Vec<i64>,
+pub(super) struct Window {
+    pub(super) kernel: Vec<i64>,
+    pub(super) strides: Vec<i64>,
+    pub(super) dilations: Vec<i64>,
     /// Explicit padding: all beginnings, then all ends.
-    pads: Vec<i64>,
+    pub(super) pads: Vec<i64>,
     /// "NOTSET", "VALID", "SAME_UPPER" or "SAME_LOWER".
-    auto: String,
+    pub(super) auto: String,
 }
 
 impl Window {
-    fn of(node: &Node, kernel: &[usize]) -> Answer<Self> {
+    pub(super) fn of(node: &Node, kernel: &[usize]) -> Answer<Self> {
         let axes = kernel.len();
         let auto = match node.attribute("auto_pad").map(|a| &a.value) {
             None => "NOTSET".to_owned(),

@@ -9,8 +9,10 @@ use super::compare::Owner;
 use super::step::{Scaling, Step};
 use super::vector::{self, Vector};
 use super::{Algebra, bystanders, convolution, matrix, remainder};
-use crate::route::Route;
+use crate::route::{Merge, Route};
 use crate::{Error, Result};
+
+mod merges;
 
 /// What is known of a node that a route names.
 #[derive(Default)]
@@ -36,7 +38,12 @@ pub(super) struct Ledger<'m> {
     result: Algebra,
 }
 
-pub(super) fn check(original: &Model, folded: &Model, routes: &[Route]) -> Result<Algebra> {
+pub(super) fn check(
+    original: &Model,
+    folded: &Model,
+    routes: &[Route],
+    merges: &[Merge],
+) -> Result<Algebra> {
     let mut ledger = Ledger {
         original: Book::new(original),
         folded: Book::new(folded),
@@ -47,16 +54,22 @@ pub(super) fn check(original: &Model, folded: &Model, routes: &[Route]) -> Resul
     for (index, route) in routes.iter().enumerate() {
         ledger.route(index, route)?;
     }
+    let merged = merges::nodes(merges);
     for (id, entry) in std::mem::take(&mut ledger.entries) {
-        ledger.settle(id, &entry)?;
+        if !merged.contains(&id) {
+            ledger.settle(id, &entry)?;
+        }
         ledger.entries.insert(id, entry);
+    }
+    for index in 0..merges.len() {
+        ledger.settle_merge(index, routes.len(), merges)?;
     }
     let route = routes.len().saturating_sub(1);
     let entries = &ledger.entries;
-    let named = |id| entries.contains_key(&id);
+    let named = |id| entries.contains_key(&id) || merged.contains(&id);
     let books = (&ledger.original, &ledger.folded);
     bystanders::check(books, &ledger.standing, named, route, &mut ledger.result)?;
-    ledger.result.checked = routes.len();
+    ledger.result.checked = routes.len() + merges.len();
     Ok(ledger.result)
 }
 

@@ -7,7 +7,7 @@ use bnkit_model::DType;
 use bnkit_model::onnx::{Constants, Model, NodeId, Types, Use, ValueId};
 
 use super::Pair;
-use crate::route::Route;
+use crate::route::{Merge, Route};
 
 /// A neighbourhood with more nodes than this is most of a network.
 const MAX_NODES: usize = 4096;
@@ -25,19 +25,9 @@ pub(super) struct Cut {
     pub(super) outputs: Vec<(ValueId, ValueId)>,
 }
 
-/// Routes that share nodes, by their indices, with all their nodes.
-pub(super) fn groups(routes: &[Route]) -> Vec<(Vec<usize>, Vec<NodeId>)> {
-    // Each node leads to the group that first named it, each group to the one that it became a part of.
-    let mut group_of: HashMap<NodeId, usize> = HashMap::new();
-    let mut parent: Vec<usize> = (0..routes.len()).collect();
-    let root = |parent: &mut [usize], mut group: usize| {
-        while parent[group] != group {
-            parent[group] = parent[parent[group]];
-            group = parent[group];
-        }
-        group
-    };
-    let nodes = |route: &Route| -> Vec<NodeId> {
+/// Routes and merges that share nodes, by their indices (merges behind routes), with all their nodes.
+pub(super) fn groups(routes: &[Route], merges: &[Merge]) -> Vec<(Vec<usize>, Vec<NodeId>)> {
+    let of_route = |route: &Route| -> Vec<NodeId> {
         let absorbed = route.absorbed.iter().map(|absorbed| absorbed.node);
         let along = route.via.iter().copied();
         std::iter::once(route.site)
@@ -45,18 +35,38 @@ pub(super) fn groups(routes: &[Route]) -> Vec<(Vec<usize>, Vec<NodeId>)> {
             .chain(absorbed)
             .collect()
     };
-    for (index, route) in routes.iter().enumerate() {
-        for node in nodes(route) {
+    let of_merge = |merge: &Merge| {
+        let mut nodes = merge.merged.nodes();
+        nodes.push(merge.into);
+        nodes
+    };
+    let named: Vec<Vec<NodeId>> = routes
+        .iter()
+        .map(of_route)
+        .chain(merges.iter().map(of_merge))
+        .collect();
+    // Each node leads to the group that first named it, each group to the one that it became a part of.
+    let mut group_of: HashMap<NodeId, usize> = HashMap::new();
+    let mut parent: Vec<usize> = (0..named.len()).collect();
+    let root = |parent: &mut [usize], mut group: usize| {
+        while parent[group] != group {
+            parent[group] = parent[parent[group]];
+            group = parent[group];
+        }
+        group
+    };
+    for (index, nodes) in named.iter().enumerate() {
+        for &node in nodes {
             let other = *group_of.entry(node).or_insert(index);
             let (a, b) = (root(&mut parent, index), root(&mut parent, other));
             parent[a.max(b)] = a.min(b);
         }
     }
-    let mut groups: Vec<(Vec<usize>, Vec<NodeId>)> = vec![Default::default(); routes.len()];
-    for (index, route) in routes.iter().enumerate() {
+    let mut groups: Vec<(Vec<usize>, Vec<NodeId>)> = vec![Default::default(); named.len()];
+    for (index, nodes) in named.iter().enumerate() {
         let group = &mut groups[root(&mut parent, index)];
         group.0.push(index);
-        group.1.extend(nodes(route));
+        group.1.extend(nodes);
     }
     groups.retain(|(routes, _)| !routes.is_empty());
     for (_, nodes) in &mut groups {

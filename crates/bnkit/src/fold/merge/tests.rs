@@ -1,0 +1,143 @@
+//! What the golden graphs do not show: limits, what the report says, and that the proof names a merge that is wrong.
+
+use bnkit_model::onnx::{AttributeValue, Edit, Model, NewTensor, Recipe};
+
+use crate::fold::{Options, Plan, plan, plan_without};
+use crate::report::{Decision, Verdict};
+use crate::verify::nets::{Net, attribute};
+use crate::verify::{self, VerifyOptions, algebra, local};
+
+fn options() -> Options {
+    Options {
+        merge_branches: true,
+        ..Options::default()
+    }
+}
+
+fn merged(model: &Model) -> Plan {
+    plan(model, &options()).unwrap()
+}
+
+/// 3×3 + BatchNorm + x, of two channels.
+fn block() -> Net {
+    let weight: Vec<f64> = (0..36).map(|at| f64::from(at % 7) - 3.0).collect();
+    Net::new("x", &[1, 2, 4, 5])
+        .constant("w", &[2, 2, 3, 3], &weight)
+        .constant("g", &[2], &[2.0, -1.0])
+        .constant("b", &[2], &[0.5, 1.0])
+        .constant("m", &[2], &[1.0, 0.25])
+        .constant("v", &[2], &[0.75, 3.0])
+        .node("Conv", &["x", "w"], "c")
+        .with(attribute("pads", AttributeValue::Ints(vec![1; 4])))
+        .node("BatchNormalization", &["x", "g", "b", "m", "v"], "n")
+        .node("Add", &["n", "x"], "a")
+        .node("Add", &["a", "c"], "s")
+        .node("Relu", &["s"], "y")
+        .output("y")
+}
+
+/// Adds a little to one weight of the Conv that is left.
+fn spoiled(plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    let mut folded = plan.apply().clone();
+    let conv = folded.nodes().find(|(_, node)| node.is("Conv")).unwrap().1;
+    let value = conv.input(1).unwrap();
+    let tensor = folded.value(value).tensor.clone().unwrap();
+    let mut numbers = folded.read_f64(&tensor).unwrap();
+    numbers[4] += 0.01;
+    let tensor = NewTensor {
+        dtype: tensor.dtype,
+        dims: tensor.dims,
+        recipe: Recipe::values(numbers).into(),
+    };
+    folded
+        .apply(&[Edit::SetConstant { value, tensor }])
+        .unwrap();
+    plan.replace_folded(folded);
+    plan
+}
+
+#[test]
+fn the_report_counts_parameters_and_work() {
+    let model = block().model();
+    let plan = merged(&model);
+    assert_eq!(plan.sites[0].decision, Decision::Merged);
+    assert_eq!((plan.summary.merged, plan.summary.kept), (1, 0));
+    let [merge] = plan.merged.0.as_slice() else {
+        panic!("{:?}", plan.merged);
+    };
+    assert_eq!((merge.rule, merge.into.as_str()), ("merge-branches", "c"));
+    assert_eq!(merge.merged, ["n", "s", "a"]);
+    // 36 weights and four vectors of 2; 36 weights and 2 biases. 20 positions.
+    assert_eq!((merge.parameters_before, merge.parameters_after), (44, 38));
+    assert_eq!(merge.macs_before, Some(20 * 38));
+    assert_eq!(merge.macs_after, Some(20 * 36));
+    assert_eq!(plan.apply().nodes().count(), 2);
+}
+
+#[test]
+fn a_merge_can_be_left_out() {
+    let model = block().model();
+    let plan = merged(&model);
+    let left_out = [plan.merges[0].at].into();
+    let part = plan_without(&model, &options(), &left_out).unwrap();
+    assert!(part.merges.is_empty());
+    assert_eq!(part.apply().nodes().count(), 5);
+}
+
+#[test]
+fn the_proof_names_a_wrong_merge() {
+    let model = block().model();
+    let plan = merged(&model);
+    let prove =
+        |plan: &Plan| verify::prove(&model, plan, &options(), &VerifyOptions::default()).unwrap();
+    assert_eq!(prove(&plan).verdict, Verdict::Equivalent);
+    let proof = prove(&spoiled(&plan));
+    assert_eq!(proof.verdict, Verdict::NotEquivalent);
+    assert_eq!(proof.culprit.as_deref(), Some("c"));
+}
+
+#[test]
+fn the_neighbourhood_of_a_merge_shows_that_it_is_wrong() {
+    let model = block().model();
+    let distance = |a: &[u8], b: &[u8]| verify::distance_in_f64(a, b, 0);
+    let check = |plan: &Plan| {
+        let all = local::neighbourhoods_merged(&model, plan.apply(), &plan.routes, &plan.merges);
+        assert_eq!(all.len(), 1);
+        local::check(&all, &distance)
+    };
+    let plan = merged(&model);
+    let right = check(&plan);
+    assert_eq!((right.ran, right.failures.len()), (1, 0), "{right:?}");
+    assert_eq!(check(&spoiled(&plan)).failures.len(), 1);
+}
+
+#[test]
+fn a_long_chain_is_merged_only_so_often() {
+    let mut net = Net::new("x", &[1, 2, 3, 3]).constant("w", &[2, 2, 1, 1], &[1.0, 0.5, -0.5, 1.0]);
+    let mut last = "x".to_owned();
+    for number in 0..100 {
+        let next = format!("c{number}");
+        net = net.node("Conv", &[&last, "w"], &next);
+        last = next;
+    }
+    let model = net.node("Relu", &[&last], "y").output("y").model();
+    let plan = merged(&model);
+    assert_eq!(plan.merges.len(), 94);
+    assert!(
+        plan.merged
+            .1
+            .iter()
+            .all(|merge| merge.refusal.code == "merge-cost")
+    );
+    let found = algebra::check_merged(&model, plan.apply(), &plan.routes, &plan.merges).unwrap();
+    assert!(found.failures.is_empty(), "{:?}", found.failures);
+}
+
+#[test]
+fn nothing_is_merged_unasked() {
+    let model = block().model();
+    let plain = plan(&model, &Options::default()).unwrap();
+    assert!(plain.merges.is_empty() && plain.merged.1.is_empty());
+    assert_eq!(plain.sites[0].decision, Decision::Kept);
+}
