@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -97,6 +98,18 @@ class Judge:
 
     # --- the output model ---
 
+    def integers(self, original, model):
+        """Every weight that was integers still is, in the same type; scales are positive."""
+        read = lambda m, n: next((numpy_helper.to_array(t) for t in m.graph.initializer if t.name == n), None)  # noqa: E731
+        before = {n.output[0]: n for n in original.graph.node if n.op_type == "DequantizeLinear"}
+        for node in (n for n in model.graph.node if n.op_type == "DequantizeLinear"):
+            scale, codes = read(model, node.input[1]), read(model, node.input[0])
+            self.expect(scale is None or (scale > 0).all(), f"{node.name}: a scale is not positive")
+            old = before.get(node.output[0])
+            if codes is not None and old is not None:
+                was = read(original, old.input[0])
+                self.expect(was is None or was.dtype == codes.dtype, f"{node.name}: {was.dtype} became {codes.dtype}")
+
     def model(self, path):
         """Structure and numbers of the folded model."""
         case = self.case
@@ -116,6 +129,10 @@ class Judge:
             training = [n.name for n in norms if in_training(n, opset)]
             self.expect(not training, f"still in training mode: {training}")
         self.expect(left in as_list(case["batch_norms_left"]), f"{left} BatchNorms left, expected {case['batch_norms_left']}")
+        if "dequantize_left" in case:
+            found = sum(n.op_type == "DequantizeLinear" for n in all_nodes(model))
+            self.expect(found == case["dequantize_left"], f"{found} DequantizeLinear left, expected {case['dequantize_left']}")
+            self.integers(original, model)
         self.interface(original, model)
         if case.get("run", True):
             self.numbers(path, model)
@@ -150,6 +167,7 @@ class Judge:
         runs = {"numpy": lambda: evaluate(model, feeds, base_dir=str(path.parent))}
         if case["ort"]:
             runs["onnxruntime"] = lambda: run_onnxruntime(runnable, feeds)
+        if case["ort"] and case.get("optimised", True):
             runs["onnxruntime optimised"] = lambda: run_onnxruntime(runnable, feeds, optimise=True)
         for label, run in runs.items():
             try:

@@ -471,11 +471,25 @@ OPS["CastLike"] = lambda c, x, like: x.astype(like.dtype)
 
 @op
 def DequantizeLinear(c, x, scale, zero=None):
-    if scale.ndim:
+    if scale.ndim > 1:  # in blocks
+        block, axis = c.get("block_size"), c.get("axis", 1)
+        scale, zero = (None if v is None else np.repeat(v, block, axis) for v in (scale, zero))
+    elif scale.ndim:
         shape = [1] * x.ndim
         shape[c.get("axis", 1)] = -1
         scale, zero = scale.reshape(shape), None if zero is None else zero.reshape(shape)
     return (x.astype(np.float64) - (0.0 if zero is None else zero)) * scale
+
+
+@op
+def QuantizeLinear(c, x, scale, zero=None):
+    if scale.ndim:
+        shape = [1] * x.ndim
+        shape[c.get("axis", 1)] = -1
+        scale, zero = scale.reshape(shape), None if zero is None else zero.reshape(shape)
+    zero = np.zeros((), np.uint8) if zero is None else zero
+    low, high = np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max
+    return np.clip(np.rint(x / scale) + zero.astype(np.float64), low, high).astype(zero.dtype)
 
 
 # --- bodies --------------------------------------------------------------------------------------------------------------

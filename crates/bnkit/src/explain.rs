@@ -3,7 +3,7 @@
 //! The texts of rules stand in the headers of their files (`fold/absorb/*.rs`); those of refusals and findings are here.
 
 use crate::calibrate;
-use crate::fold::absorb::ABSORBERS;
+use crate::fold::absorb::{ABSORBERS, QUANTISED};
 
 /// What kind of thing a code names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +36,7 @@ pub fn all() -> Vec<Explanation> {
     let rules = ABSORBERS.iter().map(|absorber| absorber.rule);
     let mut all: Vec<Explanation> = rules
         .chain(OTHERS.iter().copied())
+        .chain(QUANTISED.iter().copied())
         .chain(calibrate::EXPLANATIONS.iter().copied())
         .collect();
     all.sort_by_key(|explanation| (explanation.kind, explanation.code));

@@ -129,6 +129,7 @@ fn batch_norm(
         assume_constant: options.assume_constant,
         may_add_nodes: true,
         through_branches: options.through_branches,
+        per_channel_scales: options.per_channel_scales,
     };
     let parameters = Parameters::read(&context, node).ok();
     let shape = model

@@ -41,6 +41,7 @@ fn options(case: &Value) -> Option<Options> {
     while let Some(flag) = flags.next() {
         match flag {
             "--through-branches" => options.through_branches = true,
+            "--per-channel-scales" => options.per_channel_scales = true,
             "--assume-constant" => options.assume_constant = true,
             "--allow-bad-statistics" => options.allow_bad_statistics = true,
             "--skip" => options.skip.push(flags.next()?.to_owned()),

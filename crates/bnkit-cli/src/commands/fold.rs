@@ -57,6 +57,7 @@ fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob
             assume_constant: args.assume_constant,
             allow_bad_statistics: args.allow_bad_statistics,
             through_branches: args.through_branches,
+            per_channel_scales: args.per_channel_scales,
         },
         verify: (!args.no_verify).then(|| args.proof.options()),
         require_end_to_end: args.proof.end_to_end(),

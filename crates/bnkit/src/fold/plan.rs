@@ -29,6 +29,8 @@ pub struct Options {
     pub allow_bad_statistics: bool,
     /// Fold backwards through an Add or Sub of two computed branches, into both.
     pub through_branches: bool,
+    /// Give a quantised weight one scale for each channel where it has one for all of them (opset 13 and later).
+    pub per_channel_scales: bool,
 }
 
 /// What is to be done, and why not more.
@@ -188,6 +190,7 @@ impl Planner<'_> {
             assume_constant: self.options.assume_constant,
             may_add_nodes,
             through_branches: self.options.through_branches,
+            per_channel_scales: self.options.per_channel_scales,
         }
     }
 

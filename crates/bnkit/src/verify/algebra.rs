@@ -19,6 +19,7 @@
 //! | `step` | an affine on its way into an operator |
 //! | `vector` | operators with a vector: BatchNorm, Mul, Add, Sub, Div |
 //! | `convolution`, `matrix` | operators with a weight |
+//! | `quantised` | constants behind DequantizeLinear, from their integers |
 //! | `addend` | what a Gemm adds |
 //! | `border` | whether a Conv sees anything but its input |
 //! | `compare` | stored against recomputed |
@@ -39,6 +40,7 @@ mod convolution;
 mod exact;
 mod ledger;
 mod matrix;
+mod quantised;
 mod step;
 mod vector;
 

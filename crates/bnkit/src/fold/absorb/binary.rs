@@ -2,6 +2,7 @@
 
 use bnkit_model::onnx::{Edit, NodeId};
 
+use super::quantised::require_plain;
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::explain::Explanation;
@@ -250,6 +251,7 @@ fn put(
     if values == binary.values {
         return Ok(Vec::new());
     }
+    require_plain(context, node, binary.constant_slot())?;
     let dims = if values.len() == binary.values.len() {
         binary.dims.clone()
     } else {
