@@ -9,7 +9,7 @@ use super::compare::Owner;
 use super::exact::Exact;
 use super::step::{Scaling, Step};
 use super::vector::{self, Vector, compare_broadcast};
-use super::{Algebra, bystanders, convolution, matrix};
+use super::{Algebra, bystanders, convolution, matrix, quantised};
 use crate::route::{Part, Route, Side};
 use crate::{Error, Result};
 
@@ -332,6 +332,7 @@ impl Ledger<'_> {
         }
         let (original, folded) = ((&self.original, before), (&self.folded, after));
         let steps = &entry.steps;
+        quantised::expect_kept(original, folded)?;
         match before.op_type.as_str() {
             _ if !before.domain.is_empty() => Err(Trouble::wrong("a foreign operator")),
             "Conv" | "ConvTranspose" => convolution::check(original, folded, steps, owner, result),

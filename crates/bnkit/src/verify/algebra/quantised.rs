@@ -35,6 +35,36 @@ fn producer<'m>(book: &Book<'m>, mut value: ValueId) -> Option<&'m Node> {
     }
 }
 
+/// Checks that the constants of a node that were integers still are, of the same type, with positive scales.
+pub(super) fn expect_kept(
+    (original, before): (&Book<'_>, &Node),
+    (folded, after): (&Book<'_>, &Node),
+) -> Answer<()> {
+    for slot in 0..before.inputs.len() {
+        let Some(was) = before
+            .input(slot)
+            .and_then(|value| producer(original, value))
+        else {
+            continue;
+        };
+        let Some(is) = after.input(slot).and_then(|value| producer(folded, value)) else {
+            let why = format!("input {slot} was quantised, and is no more");
+            return Err(Trouble::Wrong(why));
+        };
+        let codes = |book: &Book<'_>, node: &Node| book.stored(book.input(node, 0)?);
+        if codes(original, was)?.dtype() != codes(folded, is)?.dtype() {
+            let why = format!("input {slot} is quantised to another type");
+            return Err(Trouble::Wrong(why));
+        }
+        let scales = folded.stored(folded.input(is, 1)?)?.to_f64()?;
+        if !scales.iter().all(|&scale| scale > 0.0) {
+            let why = format!("input {slot} has a quantisation scale that is not positive");
+            return Err(Trouble::Wrong(why));
+        }
+    }
+    Ok(())
+}
+
 /// The constant `value` as its bytes will make it; `None` if no DequantizeLinear of constants computes it.
 pub(super) fn read(book: &Book<'_>, value: ValueId) -> Answer<Option<Dequantised>> {
     let Some(node) = producer(book, value) else {

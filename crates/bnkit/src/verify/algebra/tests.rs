@@ -434,3 +434,4 @@ fn a_shared_weight_must_be_copied() {
 }
 
 mod absorbers;
+mod quantised;
