@@ -80,6 +80,19 @@ class Judge:
         if "affines_folded" in self.case:
             got = summary.get("affines_folded")
             self.expect(got == self.case["affines_folded"], f"affines_folded {got}, expected {self.case['affines_folded']}")
+        found = {frozenset(n["node"] for n in c["nodes"]): c for c in report.get("chains", [])}
+        for want in self.case.get("chains", []):
+            if not want["nodes"]:
+                self.expect([c["kind"] for c in found.values()] == [want["kind"]], f"chains {list(found)}")
+                continue
+            got = found.get(frozenset(want["nodes"]), {"kind": "none", "nodes": []})
+            decisions = {n["node"]: n["decision"] for n in got["nodes"]}
+            self.expect((got["kind"], decisions) == (want["kind"], want["nodes"]), f"chain {got}, expected {want}")
+        if self.case.get("chains") == []:
+            self.expect(not found, f"chains {list(found)}, expected none")
+        if "data_norms" in self.case:
+            norms = {n["node"]: n["kind"] for n in report.get("data_norms", [])}
+            self.expect(norms == self.case["data_norms"], f"data_norms {norms}, expected {self.case['data_norms']}")
         verdict = (report.get("verification") or {}).get("verdict")
         self.expect(verdict in ("equivalent", "equivalent-local", "skipped"), f"verdict {verdict}")
 

@@ -285,6 +285,23 @@ def LpPool(c, x):
     return (pool(c, np.abs(x) ** p, 0.0).sum(0)) ** (1 / p)
 
 
+def standardise(c, x, axes):
+    epsilon = np.float64(np.float32(c.get("epsilon", 1e-5)))
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + epsilon)
+
+
+@op
+def InstanceNormalization(c, x, scale, shift):
+    tail = (-1,) + (1,) * (x.ndim - 2)
+    return standardise(c, x, spatial(x)) * scale.reshape(tail) + shift.reshape(tail)
+
+
+@op
+def LayerNormalization(c, x, scale, shift=0.0):
+    axis = c.get("axis", -1)
+    return standardise(c, x, tuple(range(axis + x.ndim if axis < 0 else axis, x.ndim))) * scale + shift
+
+
 @op
 def ReduceMean(c, x, axes=None):
     axes = c.get("axes") if axes is None else axes

@@ -4,6 +4,7 @@
 
 use crate::calibrate;
 use crate::fold::absorb::{ABSORBERS, QUANTISED};
+use crate::norms;
 
 /// What kind of thing a code names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Explanation> {
     let rules = ABSORBERS.iter().map(|absorber| absorber.rule);
     let mut all: Vec<Explanation> = rules
         .chain(OTHERS.iter().copied())
+        .chain([norms::EXPLANATION])
         .chain(QUANTISED.iter().copied())
         .chain(calibrate::EXPLANATIONS.iter().copied())
         .collect();

@@ -14,5 +14,6 @@ mod context;
 mod plan;
 mod walk;
 
+pub(crate) use absorb::constant_affine;
 pub(crate) use context::Context;
 pub use plan::{Options, Plan, plan, plan_without};

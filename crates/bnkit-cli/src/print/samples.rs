@@ -69,6 +69,8 @@ pub(crate) fn fold() -> FoldReport {
             site("/fc", "into-gemm", "Gemm"),
             kept("/norm"),
         ],
+        chains: Vec::new(),
+        data_norms: Vec::new(),
         cleanup: vec![Cleanup {
             node: "/drop/Dropout".to_owned(),
             action: "removed",
@@ -189,6 +191,8 @@ pub(crate) fn inspect() -> InspectReport {
             batch_norm(site("/conv1", "into-conv", "Conv")),
             batch_norm(kept("/norm")),
         ],
+        chains: Vec::new(),
+        data_norms: Vec::new(),
         hints: Vec::new(),
     }
 }

@@ -9,9 +9,10 @@ use super::absorb::{Absorption, absorber, constant_affine};
 use super::context::Context;
 use super::walk::{Journey, pull, push};
 use crate::affine::Affine;
+use crate::chain::Chains;
 use crate::clean::Cleaner;
 use crate::refusal::{Answer, Stop};
-use crate::report::{Cleanup, Decision, Finding, Refusal, Site, Summary, Warning};
+use crate::report::{Chain, Cleanup, Decision, Finding, Refusal, Site, Summary, Warning};
 use crate::route::{Absorbed, Route, Side};
 use crate::site::{Parameters, is_batch_norm, is_training};
 use crate::{Error, Result, glob::Choice};
@@ -40,6 +41,8 @@ pub struct Plan {
     folded: Model,
     /// Every BatchNorm, in graph order.
     pub sites: Vec<Site>,
+    /// Chains of Mul, Add, Sub and Div by constants that are per channel or folded, in graph order.
+    pub chains: Vec<Chain>,
     /// What else is tidied up.
     pub cleanup: Vec<Cleanup>,
     /// Where the affines went, in order: for the proof.
@@ -96,6 +99,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         routes: Vec::new(),
         errors: Vec::new(),
         affines_folded: 0,
+        chains: Chains::default(),
     };
     let nodes_before = model.nodes().count();
     let mut order = Vec::new();
@@ -120,6 +124,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         &mut planner.sites,
     )?;
     cleaner.bypass_identities(&mut planner.model, &planner.types)?;
+    planner.chains = Chains::survey(&planner.context(false), model, &order);
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
     while planner.pass(&order)? {}
     planner.finish_errors(options);
@@ -137,6 +142,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         routes,
         errors,
         affines_folded,
+        chains,
         ..
     } = planner;
     let sites: Vec<Site> = sites.into_iter().map(|(_, site)| site).collect();
@@ -162,6 +168,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     Ok(Plan {
         folded,
         sites,
+        chains: chains.into_report(),
         cleanup: cleaner.done,
         routes,
         summary,
@@ -180,6 +187,7 @@ struct Planner<'p> {
     routes: Vec<Route>,
     errors: Vec<Finding>,
     affines_folded: usize,
+    chains: Chains,
 }
 
 impl Planner<'_> {
@@ -302,7 +310,8 @@ impl Planner<'_> {
         }
     }
 
-    fn record(&mut self, index: usize, journey: &Journey) {
+    /// What absorbed and what was passed, as the report names it.
+    fn names(&self, journey: &Journey) -> (Vec<String>, Vec<String>) {
         // As the input calls them: an edit may have renamed what an unnamed node writes.
         let label = |&node: &NodeId| {
             let model = if node.index() < self.original.node_count() {
@@ -317,7 +326,11 @@ impl Planner<'_> {
             .iter()
             .map(|arrival| label(&arrival.node))
             .collect();
-        let via = journey.via.iter().map(label).collect();
+        (into, journey.via.iter().map(label).collect())
+    }
+
+    fn record(&mut self, index: usize, journey: &Journey) {
+        let (into, via) = self.names(journey);
         let site = &mut self.sites[index].1;
         site.decision = Decision::Folded;
         site.refusal = None;
@@ -334,17 +347,25 @@ impl Planner<'_> {
             Err(Stop::Broken(error)) => return Err(error.into()),
         };
         let outcome = match self.try_pull(node, data_slot, &affine, false) {
-            Err(Stop::Refused(_)) => self.try_push(node, data_slot, &affine, false),
+            Err(Stop::Refused(backward)) => match self.try_push(node, data_slot, &affine, false) {
+                Err(Stop::Refused(forward)) => Err(Stop::from(more_telling(*backward, *forward))),
+                other => other,
+            },
             other => other,
         };
         match outcome {
-            Ok((_, mut route)) => {
+            Ok((journey, mut route)) => {
+                let rule = journey.arrivals.last().map(|arrival| arrival.rule);
+                self.chains.folded(node, self.names(&journey), rule);
                 route.constant_slot = Some(1 - data_slot);
                 self.routes.push(route);
                 self.affines_folded += 1;
                 Ok(true)
             }
-            Err(Stop::Refused(_)) => Ok(false),
+            Err(Stop::Refused(refusal)) => {
+                self.chains.refused(node, *refusal);
+                Ok(false)
+            }
             Err(Stop::Broken(error)) => Err(error.into()),
         }
     }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use bnkit::report::{Decision, FoldReport};
 
 use super::{NOTHING_TO_FOLD, headline, kept, place, rules, tidied, title, to_eval};
+use crate::print::norms;
 use crate::print::proof;
 use crate::print::style::{BAD, DOUBTFUL, FAINT, GOOD, STRONG, paint};
 use crate::print::table::Table;
@@ -66,6 +67,7 @@ fn folded(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Resul
             count(affines, "Mul, Add, Sub or Div node")
         )?;
     }
+    norms::text(&report.chains, &report.data_norms, out)?;
     if detail == Detail::Full {
         each(report, out)?;
     }
