@@ -49,7 +49,7 @@ fn header(report: &FoldReport, out: &mut dyn Write) -> io::Result<()> {
 
 fn folded(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
     writeln!(out, "\n{}", paint(STRONG, headline(report)))?;
-    if report.summary.batch_norms == 0 {
+    if report.summary.batch_norms == 0 && report.summary.affines_folded == 0 {
         for line in NOTHING_TO_FOLD {
             writeln!(out, "  {line}")?;
         }
