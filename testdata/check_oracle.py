@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -85,6 +86,19 @@ class Judge:
             got = sorted({r["refusal"]["code"] for r in report.get("merges_refused", [])})
             wanted = self.case.get("merge_codes", [])
             self.expect(got == wanted, f"merges refused with {got}, expected {wanted}")
+        found = {frozenset(n["node"] for n in c["nodes"]): c for c in report.get("chains", [])}
+        for want in self.case.get("chains", []):
+            if not want["nodes"]:
+                self.expect([c["kind"] for c in found.values()] == [want["kind"]], f"chains {list(found)}")
+                continue
+            got = found.get(frozenset(want["nodes"]), {"kind": "none", "nodes": []})
+            decisions = {n["node"]: n["decision"] for n in got["nodes"]}
+            self.expect((got["kind"], decisions) == (want["kind"], want["nodes"]), f"chain {got}, expected {want}")
+        if self.case.get("chains") == []:
+            self.expect(not found, f"chains {list(found)}, expected none")
+        if "data_norms" in self.case:
+            norms = {n["node"]: n["kind"] for n in report.get("data_norms", [])}
+            self.expect(norms == self.case["data_norms"], f"data_norms {norms}, expected {self.case['data_norms']}")
         verdict = (report.get("verification") or {}).get("verdict")
         self.expect(verdict in ("equivalent", "equivalent-local", "skipped"), f"verdict {verdict}")
 
@@ -102,6 +116,18 @@ class Judge:
             self.expect(code in as_list(want["code"]), f"{node}: code {code}, expected {want['code']}")
 
     # --- the output model ---
+
+    def integers(self, original, model):
+        """Every weight that was integers still is, in the same type; scales are positive."""
+        read = lambda m, n: next((numpy_helper.to_array(t) for t in m.graph.initializer if t.name == n), None)  # noqa: E731
+        before = {n.output[0]: n for n in original.graph.node if n.op_type == "DequantizeLinear"}
+        for node in (n for n in model.graph.node if n.op_type == "DequantizeLinear"):
+            scale, codes = read(model, node.input[1]), read(model, node.input[0])
+            self.expect(scale is None or (scale > 0).all(), f"{node.name}: a scale is not positive")
+            old = before.get(node.output[0])
+            if codes is not None and old is not None:
+                was = read(original, old.input[0])
+                self.expect(was is None or was.dtype == codes.dtype, f"{node.name}: {was.dtype} became {codes.dtype}")
 
     def model(self, path):
         """Structure and numbers of the folded model."""
@@ -125,6 +151,10 @@ class Judge:
         if "convs_left" in case:
             convs = sum(n.op_type == "Conv" for n in all_nodes(model))
             self.expect(convs == case["convs_left"], f"{convs} Convs left, expected {case['convs_left']}")
+        if "dequantize_left" in case:
+            found = sum(n.op_type == "DequantizeLinear" for n in all_nodes(model))
+            self.expect(found == case["dequantize_left"], f"{found} DequantizeLinear left, expected {case['dequantize_left']}")
+            self.integers(original, model)
         self.interface(original, model)
         if case.get("run", True):
             self.numbers(path, model)
@@ -159,6 +189,7 @@ class Judge:
         runs = {"numpy": lambda: evaluate(model, feeds, base_dir=str(path.parent))}
         if case["ort"]:
             runs["onnxruntime"] = lambda: run_onnxruntime(runnable, feeds)
+        if case["ort"] and case.get("optimised", True):
             runs["onnxruntime optimised"] = lambda: run_onnxruntime(runnable, feeds, optimise=True)
         for label, run in runs.items():
             try:

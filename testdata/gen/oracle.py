@@ -290,6 +290,23 @@ def LpPool(c, x):
     return (pool(c, np.abs(x) ** p, 0.0).sum(0)) ** (1 / p)
 
 
+def standardise(c, x, axes):
+    epsilon = np.float64(np.float32(c.get("epsilon", 1e-5)))
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + epsilon)
+
+
+@op
+def InstanceNormalization(c, x, scale, shift):
+    tail = (-1,) + (1,) * (x.ndim - 2)
+    return standardise(c, x, spatial(x)) * scale.reshape(tail) + shift.reshape(tail)
+
+
+@op
+def LayerNormalization(c, x, scale, shift=0.0):
+    axis = c.get("axis", -1)
+    return standardise(c, x, tuple(range(axis + x.ndim if axis < 0 else axis, x.ndim))) * scale + shift
+
+
 @op
 def ReduceMean(c, x, axes=None):
     axes = c.get("axes") if axes is None else axes
@@ -476,11 +493,25 @@ OPS["CastLike"] = lambda c, x, like: x.astype(like.dtype)
 
 @op
 def DequantizeLinear(c, x, scale, zero=None):
-    if scale.ndim:
+    if scale.ndim > 1:  # in blocks
+        block, axis = c.get("block_size"), c.get("axis", 1)
+        scale, zero = (None if v is None else np.repeat(v, block, axis) for v in (scale, zero))
+    elif scale.ndim:
         shape = [1] * x.ndim
         shape[c.get("axis", 1)] = -1
         scale, zero = scale.reshape(shape), None if zero is None else zero.reshape(shape)
     return (x.astype(np.float64) - (0.0 if zero is None else zero)) * scale
+
+
+@op
+def QuantizeLinear(c, x, scale, zero=None):
+    if scale.ndim:
+        shape = [1] * x.ndim
+        shape[c.get("axis", 1)] = -1
+        scale, zero = scale.reshape(shape), None if zero is None else zero.reshape(shape)
+    zero = np.zeros((), np.uint8) if zero is None else zero
+    low, high = np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max
+    return np.clip(np.rint(x / scale) + zero.astype(np.float64), low, high).astype(zero.dtype)
 
 
 # --- bodies --------------------------------------------------------------------------------------------------------------

@@ -145,12 +145,14 @@ impl DType {
         })
     }
 
-    /// `value` rounded once to this float type (nearest, ties to even) and widened again; unchanged for other types.
+    /// `value` rounded once to this type (nearest, ties to even) and widened again; unchanged for types that are neither
+    /// floats nor integers. Integers do not saturate here.
     pub fn round(self, value: f64) -> f64 {
         match self {
             Self::F16 => to_f16(value).to_f64(),
             Self::BF16 => to_bf16(value).to_f64(),
             Self::F32 => f64::from(value as f32),
+            integer if integer.is_integer() => value.round_ties_even(),
             _ => value,
         }
     }

@@ -167,6 +167,7 @@ impl Cleaner {
             assume_constant,
             may_add_nodes: false,
             through_branches: false,
+            per_channel_scales: false,
         };
         let mode = dropout_mode(&context, node);
         let label = model.label(node).to_owned();

@@ -3,7 +3,9 @@
 //! The texts of rules stand in the headers of their files (`fold/absorb/*.rs`); those of refusals and findings are here.
 
 use crate::calibrate;
-use crate::fold::{LOWERING, absorb::ABSORBERS, merge};
+use crate::fold::absorb::{ABSORBERS, QUANTISED};
+use crate::fold::{LOWERING, merge};
+use crate::norms;
 
 /// What kind of thing a code names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +39,8 @@ pub fn all() -> Vec<Explanation> {
     let mut all: Vec<Explanation> = rules
         .chain([LOWERING, merge::BRANCHES, merge::SEQUENCE])
         .chain(OTHERS.iter().copied())
+        .chain([norms::EXPLANATION])
+        .chain(QUANTISED.iter().copied())
         .chain(calibrate::EXPLANATIONS.iter().copied())
         .collect();
     all.sort_by_key(|explanation| (explanation.kind, explanation.code));

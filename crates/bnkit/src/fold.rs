@@ -16,6 +16,7 @@ pub(crate) mod merge;
 mod plan;
 mod walk;
 
+pub(crate) use absorb::constant_affine;
 pub(crate) use context::Context;
 pub(crate) use plan::LOWERING;
 pub use plan::{Options, Plan, plan, plan_without};

@@ -11,10 +11,10 @@ use bnkit_model::onnx::{Model, NodeId, Origin, Types, ValueId};
 use crate::fold::{self, Context, Options};
 use crate::pipeline::describe_input;
 use crate::report::{
-    BatchNormInfo, InspectReport, OperatorCount, ParameterStats, Port, Site, Tool,
+    BatchNormInfo, DataNorm, InspectReport, OperatorCount, ParameterStats, Port, Site, Tool,
 };
 use crate::site::{Parameters, ROLES, is_batch_norm};
-use crate::{Result, hash};
+use crate::{Result, hash, norms};
 
 pub use tensor::{TensorReport, Values, tensor};
 pub use tree::{Module, TreeReport, tree};
@@ -33,6 +33,7 @@ pub fn inspect(path: &Path, options: &Options, with_hash: bool) -> Result<Inspec
         .zip(&plan.sites)
         .map(|(&node, site)| batch_norm(&model, &types, options, node, site))
         .collect::<Result<Vec<_>>>()?;
+    let data_norms = norms::find(&model, &types);
     let main = model.scope(model.main());
     let inputs = main
         .inputs
@@ -61,11 +62,13 @@ pub fn inspect(path: &Path, options: &Options, with_hash: bool) -> Result<Inspec
         nodes: model.nodes().count(),
         metadata: model.metadata().to_vec(),
         hints: if batch_norms.is_empty() {
-            no_batch_norm_hints(&model)
+            no_batch_norm_hints(&model, &data_norms)
         } else {
             Vec::new()
         },
         batch_norms,
+        chains: plan.chains,
+        data_norms,
     })
 }
 
@@ -129,6 +132,7 @@ fn batch_norm(
         assume_constant: options.assume_constant,
         may_add_nodes: true,
         through_branches: options.through_branches,
+        per_channel_scales: options.per_channel_scales,
     };
     let parameters = Parameters::read(&context, node).ok();
     let shape = model
@@ -194,18 +198,14 @@ fn stats(role: &'static str, name: &str, dtype: &str, values: &[f64]) -> Paramet
 }
 
 /// What usually explains that there is no BatchNorm.
-pub(crate) fn no_batch_norm_hints(model: &Model) -> Vec<String> {
+pub(crate) fn no_batch_norm_hints(model: &Model, data_norms: &[DataNorm]) -> Vec<String> {
     let has = |op: &str| model.nodes().any(|(_, node)| node.op_type == op);
     let mut hints = Vec::new();
-    for (op, what) in [
-        ("InstanceNormalization", "InstanceNorm"),
-        ("GroupNormalization", "GroupNorm"),
-        ("LayerNormalization", "LayerNorm"),
-        ("RMSNormalization", "RMSNorm"),
-    ] {
-        if has(op) {
-            hints.push(format!("the model normalises with {what}, which depends on the data at run time and cannot be folded"));
-        }
+    let mut kinds: Vec<&str> = data_norms.iter().map(|norm| norm.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for kind in kinds {
+        hints.push(format!("the model normalises with {kind}, which depends on the data at run time and cannot be folded"));
     }
     if has("Conv") || has("ConvTranspose") || has("Gemm") || has("MatMul") {
         hints.push(

@@ -18,6 +18,7 @@
 
 mod affine;
 pub mod calibrate;
+mod chain;
 mod clean;
 pub mod data;
 pub mod error;
@@ -26,6 +27,7 @@ pub mod fold;
 mod glob;
 mod hash;
 pub mod inspect;
+mod norms;
 pub mod pipeline;
 mod refusal;
 pub mod report;

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use bnkit_model::onnx::{Model, Payload, SaveOptions};
+use bnkit_model::onnx::{Model, Payload, SaveOptions, Types};
 
 use crate::fold::{self, Options, Plan};
 use crate::report::{
     Decision, FoldReport, InputFile, OutputFile, Tool, Verdict, Verification, VerifyReport,
 };
 use crate::verify::{self, VerifyOptions};
-use crate::{Error, Result, hash};
+use crate::{Error, Result, hash, norms};
 
 /// A stage of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,8 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         sites: plan.sites.clone(),
         merges: plan.merged.0.clone(),
         merges_refused: plan.merged.1.clone(),
+        chains: plan.chains.clone(),
+        data_norms: norms::find(&model, &Types::derive(&model)),
         cleanup: plan.cleanup.clone(),
         warnings: plan.warnings.clone(),
         errors: plan.errors.clone(),

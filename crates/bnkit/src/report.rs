@@ -5,7 +5,11 @@
 
 use std::collections::BTreeMap;
 
+mod norms;
+
 use serde::Serialize;
+
+pub use norms::{AffineNode, Chain, ChainKind, DataNorm};
 
 /// Name and version of the program that wrote a report.
 #[derive(Debug, Clone, Serialize)]
@@ -233,6 +237,12 @@ pub struct FoldReport {
     /// Operators that did not, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub merges_refused: Vec<MergeRefusal>,
+    /// Chains of Mul, Add, Sub and Div by constants per channel, and those that were folded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chains: Vec<Chain>,
+    /// Normalisations that cannot be folded, because their statistics come from the data.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data_norms: Vec<DataNorm>,
     /// What else was tidied up.
     pub cleanup: Vec<Cleanup>,
     /// Warnings about the model as a whole.
@@ -388,6 +398,12 @@ pub struct InspectReport {
     pub metadata: Vec<(String, String)>,
     /// Every BatchNorm.
     pub batch_norms: Vec<BatchNormInfo>,
+    /// Chains of Mul, Add, Sub and Div by constants that are per channel, or that `fold` would fold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chains: Vec<Chain>,
+    /// Normalisations that cannot be folded, because their statistics come from the data.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data_norms: Vec<DataNorm>,
     /// What usually explains that there is no BatchNorm, if there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,

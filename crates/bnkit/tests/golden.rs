@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
+use bnkit::explain::find;
 use bnkit::fold::{Options, Plan, plan};
+use bnkit::inspect::inspect;
 use bnkit::report::Verdict;
 use bnkit::verify::{self, VerifyOptions};
 use bnkit_engine::{LoadOptions, Session};
@@ -44,6 +46,7 @@ fn options(case: &Value) -> Option<Options> {
             "--aggressive" => options.aggressive = true,
             "--lower" => options.lower = true,
             "--merge-branches" => options.merge_branches = true,
+            "--per-channel-scales" => options.per_channel_scales = true,
             "--assume-constant" => options.assume_constant = true,
             "--allow-bad-statistics" => options.allow_bad_statistics = true,
             "--skip" => options.skip.push(flags.next()?.to_owned()),
@@ -122,7 +125,8 @@ fn check(case: &Value) -> Result<(), String> {
             plan.summary.affines_folded
         ));
     }
-    check_merges(case, &plan)
+    check_merges(case, &plan)?;
+    chains(case, &plan)
 }
 
 /// How many merges there are, which were refused, and how many Convs are left.
@@ -148,6 +152,69 @@ fn check_merges(case: &Value, plan: &Plan) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{convs} Convs are left")),
     }
+}
+
+/// Chains of constants that the report names: the kind, and a decision for each node.
+fn chains(case: &Value, plan: &Plan) -> Result<(), String> {
+    let Some(expected) = case["chains"].as_array() else {
+        return Ok(());
+    };
+    let found: Vec<Value> = plan
+        .chains
+        .iter()
+        .map(|chain| serde_json::to_value(chain).expect("plain data"))
+        .collect();
+    if found.len() != expected.len() {
+        return Err(format!("chains {found:?}, expected {expected:?}"));
+    }
+    for (chain, expected) in found.iter().zip(expected) {
+        let nodes = chain["nodes"].as_array().expect("a list");
+        let wanted = expected["nodes"].as_object().expect("an object");
+        let right = |node: &Value| {
+            wanted.get(node["node"].as_str().unwrap_or("")) == Some(&node["decision"])
+        };
+        let all = wanted.is_empty() || (nodes.len() == wanted.len() && nodes.iter().all(right));
+        if chain["kind"] != expected["kind"] || !all {
+            return Err(format!("chain {chain}, expected {expected}"));
+        }
+        // What stays says why.
+        if let Some(mute) = nodes
+            .iter()
+            .find(|node| (node["decision"] == "kept") != node["refusal"]["code"].is_string())
+        {
+            return Err(format!(
+                "{mute}: a refusal goes with what is kept, and only with that"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn normalisations_with_statistics_of_the_data_are_named() {
+    let mut looked_at = 0;
+    for case in cases() {
+        let Some(expected) = case["data_norms"].as_object() else {
+            continue;
+        };
+        let name = case["name"].as_str().expect("a name");
+        let path = golden().join(format!("{name}.onnx"));
+        let report = inspect(&path, &Options::default(), false).expect("a model");
+        let found: serde_json::Map<String, Value> = report
+            .data_norms
+            .iter()
+            .map(|norm| (norm.node.clone(), norm.kind.into()))
+            .collect();
+        assert_eq!(found, *expected, "{name}");
+        assert!(
+            report
+                .data_norms
+                .iter()
+                .all(|norm| find(norm.code).is_some())
+        );
+        looked_at += 1;
+    }
+    assert!(looked_at > 5, "{looked_at}");
 }
 
 #[test]

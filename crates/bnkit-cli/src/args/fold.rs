@@ -60,6 +60,10 @@ pub(crate) struct Fold {
     #[arg(long, help_heading = "What is folded")]
     pub(crate) merge_branches: bool,
 
+    /// Give a quantised weight one scale for each channel where it has one for all of them (opset 13 and later)
+    #[arg(long, help_heading = "What is folded")]
+    pub(crate) per_channel_scales: bool,
+
     /// Fail if a BatchNorm has to stay (skipped ones do not count)
     #[arg(long, help_heading = "What is folded")]
     pub(crate) require_all_folded: bool,

@@ -53,6 +53,7 @@ fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob
             aggressive: args.aggressive,
             lower: args.lower,
             merge_branches: args.merge_branches,
+            per_channel_scales: args.per_channel_scales,
         },
         verify: (!args.no_verify).then(|| args.proof.options()),
         require_end_to_end: args.proof.end_to_end(),

@@ -7,6 +7,7 @@ pub(crate) mod explain;
 pub(crate) mod fold;
 pub(crate) mod github;
 pub(crate) mod inspect;
+mod norms;
 pub(crate) mod proof;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -71,6 +71,8 @@ pub(crate) fn fold() -> FoldReport {
         ],
         merges: Vec::new(),
         merges_refused: Vec::new(),
+        chains: Vec::new(),
+        data_norms: Vec::new(),
         cleanup: vec![Cleanup {
             node: "/drop/Dropout".to_owned(),
             action: "removed",
@@ -191,6 +193,8 @@ pub(crate) fn inspect() -> InspectReport {
             batch_norm(site("/conv1", "into-conv", "Conv")),
             batch_norm(kept("/norm")),
         ],
+        chains: Vec::new(),
+        data_norms: Vec::new(),
         hints: Vec::new(),
     }
 }

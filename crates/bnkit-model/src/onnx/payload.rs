@@ -1,9 +1,8 @@
 //! The elements of tensors on the way out: copied, or computed chunk by chunk and rounded once.
 
 use super::model::*;
-use super::read::CHUNK;
+use super::read::{CHUNK, encode_rounded};
 use super::recipe::{Base, Recipe};
-use crate::tensor::encode_f64;
 use crate::{DType, Result};
 
 impl Model {
@@ -29,7 +28,7 @@ impl Model {
                 let mut out = Vec::new();
                 self.for_each_chunk(tensor, |_, values| {
                     out.clear();
-                    encode_f64(dtype, values, &mut out)?;
+                    encode_rounded(dtype, values, &mut out)?;
                     sink(&out)
                 })
             }

@@ -56,7 +56,7 @@ impl Model {
             Payload::Computed(_) => {
                 let mut data = Vec::new();
                 self.for_each_chunk(tensor, |_, values| {
-                    encode_f64(tensor.dtype, values, &mut data)
+                    encode_rounded(tensor.dtype, values, &mut data)
                 })?;
                 data.into()
             }
@@ -184,6 +184,15 @@ impl Model {
             None => error,
         }
     }
+}
+
+/// As [`encode_f64`], but integers are rounded to the nearest, as floats are.
+pub(super) fn encode_rounded(dtype: DType, values: &[f64], out: &mut Vec<u8>) -> Result<()> {
+    if !dtype.is_integer() {
+        return encode_f64(dtype, values, out);
+    }
+    let rounded: Vec<f64> = values.iter().map(|&value| dtype.round(value)).collect();
+    encode_f64(dtype, &rounded, out)
 }
 
 fn is_number(dtype: DType) -> bool {

@@ -76,6 +76,7 @@ pub(crate) fn survey(model: &Model, selection: &Selection) -> Result<Vec<Module>
         assume_constant: selection.assume_constant,
         may_add_nodes: false,
         through_branches: false,
+        per_channel_scales: false,
     };
     let calls = calls::outputs(model);
     let mut modules: Vec<Module> = Vec::new();

@@ -14,8 +14,10 @@ mod conv;
 mod conv_transpose;
 mod gemm;
 mod matmul;
+mod quantised;
 
 pub(crate) use binary::constant_affine;
+pub(crate) use quantised::{EXPLANATIONS as QUANTISED, require_foldable};
 
 /// An operator that absorbs.
 pub(crate) struct Absorber {

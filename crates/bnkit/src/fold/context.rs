@@ -9,6 +9,7 @@ use bnkit_model::onnx::{
 };
 use bnkit_model::{DType, Error};
 
+use super::absorb::require_foldable;
 use crate::affine::Affine;
 use crate::refusal::{Answer, Stop, refuse};
 use crate::report::Refusal;
@@ -26,6 +27,8 @@ pub(crate) struct Context<'m> {
     pub may_add_nodes: bool,
     /// Whether an Add or Sub of two branches passes the affine on to both.
     pub through_branches: bool,
+    /// Whether a weight with one quantisation scale may get one for each channel.
+    pub per_channel_scales: bool,
 }
 
 impl<'m> Context<'m> {
@@ -172,6 +175,7 @@ impl<'m> Context<'m> {
     pub(crate) fn weight(&self, node: NodeId, slot: usize) -> Answer<TensorDef> {
         let value = self.input(node, slot)?;
         self.require_not_annotated(value)?;
+        require_foldable(self, node, slot)?;
         let what = format!("\"{}\"", self.name(value));
         let tensor = self
             .constants()

@@ -192,6 +192,7 @@ impl Merger {
                     assume_constant: setting.options.assume_constant,
                     may_add_nodes: false,
                     through_branches: false,
+                    per_channel_scales: false,
                 },
                 sites: setting.sites,
                 left_out: setting.left_out,

@@ -14,8 +14,11 @@ use bnkit_model::onnx::{Edit, Model, NodeId, Types};
 
 use super::context::Context;
 use super::merge::{Merger, Setting};
+use crate::chain::Chains;
 use crate::clean::Cleaner;
-use crate::report::{self, Cleanup, Decision, Finding, MergeRefusal, Site, Summary, Warning};
+use crate::report::{
+    self, Chain, Cleanup, Decision, Finding, MergeRefusal, Site, Summary, Warning,
+};
 use crate::route::{Merge, Route};
 use crate::site::is_batch_norm;
 use crate::{Error, Result, glob::Choice};
@@ -47,6 +50,8 @@ pub struct Options {
     /// Make one Conv of parallel branches that are added, and of a 1×1 Conv before another, once their BatchNorms are
     /// folded.
     pub merge_branches: bool,
+    /// Give a quantised weight one scale for each channel where it has one for all of them (opset 13 and later).
+    pub per_channel_scales: bool,
 }
 
 /// What is to be done, and why not more.
@@ -56,6 +61,8 @@ pub struct Plan {
     folded: Model,
     /// Every BatchNorm, in graph order.
     pub sites: Vec<Site>,
+    /// Chains of Mul, Add, Sub and Div by constants that are per channel or folded, in graph order.
+    pub chains: Vec<Chain>,
     /// What else is tidied up.
     pub cleanup: Vec<Cleanup>,
     /// Where the affines went, in order: for the proof.
@@ -122,6 +129,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         routes: Vec::new(),
         errors: Vec::new(),
         affines_folded: 0,
+        chains: Chains::default(),
     };
     let nodes_before = model.nodes().count();
     let mut order = Vec::new();
@@ -146,6 +154,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         &mut planner.sites,
     )?;
     cleaner.bypass_identities(&mut planner.model, &planner.types)?;
+    planner.chains = Chains::survey(&planner.context(false), model, &order);
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
     let mut merger = Merger::default();
     while planner.pass(&order)? || planner.merge(&mut merger)? {}
@@ -171,6 +180,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         routes,
         errors,
         affines_folded,
+        chains,
         ..
     } = planner;
     let sites: Vec<Site> = sites.into_iter().map(|(_, site)| site).collect();
@@ -196,6 +206,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     Ok(Plan {
         folded,
         sites,
+        chains: chains.into_report(),
         cleanup: cleaner.done,
         routes,
         merges: merger.record,
@@ -216,6 +227,7 @@ struct Planner<'p> {
     routes: Vec<Route>,
     errors: Vec<Finding>,
     affines_folded: usize,
+    chains: Chains,
 }
 
 impl Planner<'_> {
@@ -226,6 +238,7 @@ impl Planner<'_> {
             assume_constant: self.options.assume_constant,
             may_add_nodes,
             through_branches: self.options.through_branches,
+            per_channel_scales: self.options.per_channel_scales,
         }
     }
 

@@ -315,6 +315,13 @@ fn reads_no_element(model: &Model, node: NodeId, slot: usize) -> bool {
 }
 
 fn not_an_absorber(model: &Model, node: NodeId) -> Stop {
+    let op = &model.node(node);
+    if op.is("QuantizeLinear") || op.is("DequantizeLinear") {
+        let message = format!("{} rounds: that is not linear", model.describe(node));
+        return Refusal::new("quantised-activation", message)
+            .with("node", model.label(node))
+            .into();
+    }
     Refusal::new(
         "no-absorber",
         format!("{} neither absorbs nor carries it", model.describe(node)),

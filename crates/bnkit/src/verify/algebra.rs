@@ -19,6 +19,7 @@
 //! | `step` | an affine on its way into an operator |
 //! | `vector` | operators with a vector: BatchNorm, Mul, Add, Sub, Div |
 //! | `convolution`, `matrix` | operators with a weight |
+//! | `quantised` | constants behind DequantizeLinear, from their integers |
 //! | `addend` | what a Gemm adds |
 //! | `place`, `response` | where a Conv looks; convolutions by their answer to an impulse |
 //! | `merged` | what several operators became |
@@ -44,6 +45,7 @@ mod ledger;
 mod matrix;
 mod merged;
 mod place;
+mod quantised;
 mod remainder;
 mod response;
 mod step;

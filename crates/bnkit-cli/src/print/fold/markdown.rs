@@ -20,7 +20,7 @@ pub(crate) fn body(report: &FoldReport, out: &mut dyn Write) -> io::Result<()> {
     if let Some(failure) = &report.failure {
         writeln!(out, "\n**Failed:** {failure}")?;
     }
-    if report.summary.batch_norms == 0 {
+    if report.summary.batch_norms == 0 && report.summary.affines_folded == 0 {
         writeln!(out)?;
         NOTHING_TO_FOLD
             .iter()

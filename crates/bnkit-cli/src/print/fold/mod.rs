@@ -85,6 +85,9 @@ fn headline(report: &FoldReport) -> String {
         "Would fold"
     };
     match summary.batch_norms {
+        0 if summary.affines_folded > 0 => {
+            "No BatchNorm node: what is written out as constants folds".to_owned()
+        }
         0 => "No BatchNorm: nothing to fold".to_owned(),
         all if all == gone && all > 1 => format!("{verb} all {all} BatchNorms"),
         all => format!("{verb} {gone} of {}", count(all, "BatchNorm")),

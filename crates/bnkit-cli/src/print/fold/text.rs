@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use bnkit::report::{Decision, FoldReport, InputFile};
 
 use super::{NOTHING_TO_FOLD, headline, kept, merges, place, rules, tidied, title, to_eval};
+use crate::print::norms;
 use crate::print::proof;
 use crate::print::style::{BAD, DOUBTFUL, FAINT, GOOD, STRONG, paint};
 use crate::print::table::Table;
@@ -55,7 +56,7 @@ pub(crate) fn header(input: &InputFile, out: &mut dyn Write) -> io::Result<()> {
 
 fn folded(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
     writeln!(out, "\n{}", paint(STRONG, headline(report)))?;
-    if report.summary.batch_norms == 0 {
+    if report.summary.batch_norms == 0 && report.summary.affines_folded == 0 {
         for line in NOTHING_TO_FOLD {
             writeln!(out, "  {line}")?;
         }
@@ -73,6 +74,7 @@ fn folded(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Resul
             count(affines, "Mul, Add, Sub or Div node")
         )?;
     }
+    norms::text(&report.chains, &report.data_norms, out)?;
     if detail == Detail::Full {
         each(report, out)?;
     }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use bnkit::report::{InspectReport, Port};
 
 use super::{COLUMNS, Inspection, port, row};
+use crate::print::norms as others;
 use crate::print::style::{BAD, FAINT, STRONG, paint};
 use crate::print::table::Table;
 use crate::print::units::{bytes, count, grouped};
@@ -85,6 +86,7 @@ fn batch_norms(report: &InspectReport, out: &mut dyn Write, detail: Detail) -> i
     let norms = &report.batch_norms;
     if norms.is_empty() {
         writeln!(out, "{}", paint(STRONG, "No BatchNorm"))?;
+        others::text(&report.chains, &report.data_norms, out)?;
         return report
             .hints
             .iter()
@@ -101,6 +103,7 @@ fn batch_norms(report: &InspectReport, out: &mut dyn Write, detail: Detail) -> i
     norms.iter().for_each(|norm| table.row(row(norm)));
     table.text(out, "  ", detail.limit())?;
     cut(norms.len(), out, detail)?;
+    others::text(&report.chains, &report.data_norms, out)?;
     let kept = norms.iter().any(|norm| norm.site.refusal.is_some());
     if kept {
         writeln!(

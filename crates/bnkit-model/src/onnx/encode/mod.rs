@@ -23,7 +23,7 @@ use crate::{DType, Error, Result, proto};
 pub enum Precision {
     /// Rounded once, to the type they are stored in.
     Stored,
-    /// Not rounded: floats as `DOUBLE`, whatever their type was. For proofs; the types of such a graph do not match.
+    /// Not rounded: floats (and the int32 of quantised biases) as `DOUBLE`, whatever their type was. For proofs; the types of such a graph do not match.
     Exact,
 }
 
@@ -215,7 +215,12 @@ impl<'m> Encoder<'m> {
     fn written_type(&self, tensor: &TensorDef) -> DType {
         let computed = matches!(tensor.payload, Payload::Computed(_));
         match self.precision {
-            Precision::Exact if computed && tensor.dtype.is_float() => DType::F64,
+            // A computed int32 is a quantised bias: it has digits behind the point until it is stored.
+            Precision::Exact
+                if computed && (tensor.dtype.is_float() || tensor.dtype == DType::I32) =>
+            {
+                DType::F64
+            }
             _ => tensor.dtype,
         }
     }

@@ -2,6 +2,7 @@
 
 use bnkit_model::onnx::{Edit, NodeId};
 
+use super::quantised::require_plain;
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::explain::Explanation;
@@ -200,6 +201,14 @@ fn first_axis(
 /// The affine that the node itself is, and the slot of its data.
 pub(crate) fn constant_affine(context: &Context<'_>, node: NodeId) -> Answer<(usize, Affine)> {
     let binary = read(context, node, None)?;
+    let data = context.input(node, binary.data_slot)?;
+    if context.constants().is_constant(data) {
+        // A step on the way to a constant: what reads the result evaluates it.
+        return refuse(
+            "no-absorber",
+            format!("{} is constant itself", context.model.describe(node)),
+        );
+    }
     let first_is_data = binary.data_slot == 0;
     let of = |f: &dyn Fn(f64) -> (f64, f64)| {
         let (scale, shift): (Vec<f64>, Vec<f64>) = binary.values.iter().map(|&c| f(c)).unzip();
@@ -250,6 +259,7 @@ fn put(
     if values == binary.values {
         return Ok(Vec::new());
     }
+    require_plain(context, node, binary.constant_slot())?;
     let dims = if values.len() == binary.values.len() {
         binary.dims.clone()
     } else {

@@ -2,6 +2,7 @@
 
 use bnkit_model::onnx::{NodeId, TensorDef};
 
+use super::quantised::{self, put_bias, scale_weight};
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::fold::context::Context;
@@ -62,9 +63,8 @@ fn behind(context: &Context<'_>, node: NodeId, affine: &Affine) -> Answer<Absorp
     let affine = context.expect(node, affine, 1, shape.outputs)?;
     let mut edits = Vec::new();
     let inner = shape.inputs_per_group * shape.kernel.iter().product::<usize>();
-    if let Some(new) = context.scaled(&weight, inner, affine.scale.clone())? {
-        edits.extend(context.put(node, 1, new, ""));
-    }
+    let factors = affine.scale.clone();
+    edits.extend(scale_weight(context, node, 1, &weight, inner, factors)?);
     edits.extend(scale_and_shift_bias(context, node, &weight, &affine)?);
     Ok(Absorption::whole(edits, 0, &affine))
 }
@@ -84,8 +84,13 @@ pub(super) fn scale_and_shift_bias(
     let values = (bias.iter().zip(&affine.scale).zip(&affine.shift))
         .map(|((bias, scale), shift)| bias * scale + shift)
         .collect();
-    let new = context.dense(weight.dtype, vec![affine.len()], values)?;
-    Ok(context.put(node, 2, new, &context.bias_name(node, 1)))
+    put_bias(
+        context,
+        node,
+        (weight.dtype, vec![affine.len()], values),
+        Some(&affine.scale),
+        &context.bias_name(node, 1),
+    )
 }
 
 /// The bias in slot 2, if there is one.
@@ -94,7 +99,7 @@ pub(super) fn bias(
     node: NodeId,
     channels: usize,
 ) -> Answer<Option<Vec<f64>>> {
-    let Some(bias) = context.optional(node, 2)? else {
+    let Some(bias) = quantised::bias(context, node, 2)? else {
         return Ok(None);
     };
     if bias.values.len() != channels {
@@ -131,9 +136,7 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
     let inner: usize = shape.kernel.iter().product();
     let factors = (0..rows).map(|row| affine.scale[channel(row)]).collect();
     let mut edits = Vec::new();
-    if let Some(new) = context.scaled(&weight, inner, factors)? {
-        edits.extend(context.put(node, 1, new, ""));
-    }
+    edits.extend(scale_weight(context, node, 1, &weight, inner, factors)?);
     if !affine.has_no_shift() {
         let mut values =
             bias(context, node, shape.outputs)?.unwrap_or_else(|| vec![0.0; shape.outputs]);
@@ -144,8 +147,13 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
             }
             Ok(())
         })?;
-        let new = context.dense(weight.dtype, vec![shape.outputs], values)?;
-        edits.extend(context.put(node, 2, new, &context.bias_name(node, 1)));
+        edits.extend(put_bias(
+            context,
+            node,
+            (weight.dtype, vec![shape.outputs], values),
+            None,
+            &context.bias_name(node, 1),
+        )?);
     }
     Ok(Absorption::whole(edits, 0, &affine))
 }

@@ -3,6 +3,7 @@
 use bnkit_model::onnx::{NodeId, TensorDef};
 
 use super::conv::{bias, scale_and_shift_bias};
+use super::quantised::{put_bias, scale_weight};
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::fold::context::Context;
@@ -79,9 +80,8 @@ fn behind(context: &Context<'_>, node: NodeId, affine: &Affine) -> Answer<Absorp
         .map(|row| affine.scale[shape.output(row)])
         .collect();
     let mut edits = Vec::new();
-    if let Some(new) = context.scaled(&weight, shape.kernel.iter().product(), factors)? {
-        edits.extend(context.put(node, 1, new, ""));
-    }
+    let inner = shape.kernel.iter().product();
+    edits.extend(scale_weight(context, node, 1, &weight, inner, factors)?);
     edits.extend(scale_and_shift_bias(context, node, &weight, &affine)?);
     Ok(Absorption::whole(edits, 0, &affine))
 }
@@ -98,13 +98,9 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
     let affine = context.expect(node, affine, 1, shape.inputs)?;
     let inner: usize = shape.kernel.iter().product();
     let mut edits = Vec::new();
-    if let Some(new) = context.scaled(
-        &weight,
-        shape.outputs_per_group * inner,
-        affine.scale.clone(),
-    )? {
-        edits.extend(context.put(node, 1, new, ""));
-    }
+    let per_input = shape.outputs_per_group * inner;
+    let factors = affine.scale.clone();
+    edits.extend(scale_weight(context, node, 1, &weight, per_input, factors)?);
     if !affine.has_no_shift() {
         require_full_taps(context, node, &shape)?;
         let outputs = shape.outputs();
@@ -116,8 +112,13 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
             }
             Ok(())
         })?;
-        let new = context.dense(weight.dtype, vec![outputs], values)?;
-        edits.extend(context.put(node, 2, new, &context.bias_name(node, 1)));
+        edits.extend(put_bias(
+            context,
+            node,
+            (weight.dtype, vec![outputs], values),
+            None,
+            &context.bias_name(node, 1),
+        )?);
     }
     Ok(Absorption::whole(edits, 0, &affine))
 }

@@ -2,6 +2,7 @@
 
 use bnkit_model::onnx::{AttributeValue, Edit, NodeId, TensorDef};
 
+use super::quantised::{self, put_bias, scale_weight};
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::fold::context::Context;
@@ -79,13 +80,16 @@ fn behind(context: &Context<'_>, node: NodeId, affine: &Affine) -> Answer<Absorp
     let affine = context.expect(node, affine, 1, gemm.columns())?;
     let inner = if gemm.transposed { gemm.inner } else { 1 };
     let mut edits = Vec::new();
-    if let Some(new) = context.scaled(&gemm.b, inner, affine.scale.clone())? {
-        edits.extend(context.put(node, 1, new, ""));
-    }
+    let factors = affine.scale.clone();
+    edits.extend(scale_weight(context, node, 1, &gemm.b, inner, factors)?);
     let (scale, shift) = (&affine.scale, &affine.shift);
-    edits.extend(new_addend(context, node, &gemm, |column, addend| {
-        addend * scale[column] + shift[column]
-    })?);
+    edits.extend(new_addend(
+        context,
+        node,
+        &gemm,
+        Some(scale),
+        |column, addend| addend * scale[column] + shift[column],
+    )?);
     Ok(Absorption::whole(edits, 0, &affine))
 }
 
@@ -109,9 +113,8 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
     let affine = context.expect(node, affine, 1, gemm.rows())?;
     let inner = if gemm.transposed { 1 } else { gemm.inner };
     let mut edits = Vec::new();
-    if let Some(new) = context.scaled(&gemm.b, inner, affine.scale.clone())? {
-        edits.extend(context.put(node, 1, new, ""));
-    }
+    let factors = affine.scale.clone();
+    edits.extend(scale_weight(context, node, 1, &gemm.b, inner, factors)?);
     if !affine.has_no_shift() {
         let mut sums = vec![0.0; gemm.columns()];
         context.model.for_each_chunk(&gemm.b, |start, elements| {
@@ -126,7 +129,7 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
             }
             Ok(())
         })?;
-        edits.extend(new_addend(context, node, &gemm, |column, addend| {
+        edits.extend(new_addend(context, node, &gemm, None, |column, addend| {
             addend + gemm.alpha * sums[column]
         })?);
     }
@@ -139,6 +142,7 @@ fn new_addend(
     context: &Context<'_>,
     node: NodeId,
     gemm: &Gemm,
+    weight_factors: Option<&[f64]>,
     f: impl Fn(usize, f64) -> f64,
 ) -> Answer<Vec<Edit>> {
     let columns = gemm.columns();
@@ -146,7 +150,7 @@ fn new_addend(
     let old = if gemm.beta == 0.0 {
         None
     } else {
-        context.optional(node, 2)?
+        quantised::bias(context, node, 2)?
     };
     let (dims, values) = match &old {
         None => (vec![], vec![0.0]),
@@ -179,8 +183,13 @@ fn new_addend(
     } else {
         vec![rows, columns]
     };
-    let new = context.dense(gemm.b.dtype, dims, result)?;
-    let mut edits = context.put(node, 2, new, &context.bias_name(node, 1));
+    let mut edits = put_bias(
+        context,
+        node,
+        (gemm.b.dtype, dims, result),
+        weight_factors,
+        &context.bias_name(node, 1),
+    )?;
     if gemm.beta != 1.0 {
         edits.push(Edit::RemoveAttribute {
             node,

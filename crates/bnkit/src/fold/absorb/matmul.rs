@@ -2,6 +2,7 @@
 
 use bnkit_model::onnx::{Edit, NewTensor, NodeId, Operand, TensorDef, Use};
 
+use super::quantised::scale_weight;
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::fold::context::Context;
@@ -97,9 +98,14 @@ fn behind(context: &Context<'_>, node: NodeId, affine: &Affine) -> Answer<Absorp
     };
     let affine = context.expect(node, affine, axis, count)?;
     let mut edits = Vec::new();
-    if let Some(new) = context.scaled(&matmul.matrix, inner, affine.scale.clone())? {
-        edits.extend(context.put(node, matmul.matrix_slot, new, ""));
-    }
+    edits.extend(scale_weight(
+        context,
+        node,
+        matmul.matrix_slot,
+        &matmul.matrix,
+        inner,
+        affine.scale.clone(),
+    )?);
     if !affine.has_no_shift() {
         edits.extend(add_shift(context, node, &matmul, affine.shift.clone())?);
     }
@@ -117,9 +123,14 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
     };
     let affine = context.expect(node, affine, axis, count)?;
     let mut edits = Vec::new();
-    if let Some(new) = context.scaled(&matmul.matrix, inner, affine.scale.clone())? {
-        edits.extend(context.put(node, matmul.matrix_slot, new, ""));
-    }
+    edits.extend(scale_weight(
+        context,
+        node,
+        matmul.matrix_slot,
+        &matmul.matrix,
+        inner,
+        affine.scale.clone(),
+    )?);
     if !affine.has_no_shift() {
         let mut sums = vec![0.0; if right { columns } else { rows }];
         context

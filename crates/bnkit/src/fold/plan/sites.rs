@@ -99,7 +99,8 @@ impl Planner<'_> {
         }
     }
 
-    pub(super) fn record(&mut self, index: usize, journey: &Journey, decision: Decision) {
+    /// What absorbed and what was passed, as the report names it.
+    fn names(&self, journey: &Journey) -> (Vec<String>, Vec<String>) {
         // As the input calls them: an edit may have renamed what an unnamed node writes.
         let label = |&node: &NodeId| {
             let model = if node.index() < self.original.node_count() {
@@ -114,7 +115,11 @@ impl Planner<'_> {
             .iter()
             .map(|arrival| label(&arrival.node))
             .collect();
-        let via = journey.via.iter().map(label).collect();
+        (into, journey.via.iter().map(label).collect())
+    }
+
+    pub(super) fn record(&mut self, index: usize, journey: &Journey, decision: Decision) {
+        let (into, via) = self.names(journey);
         let site = &mut self.sites[index].1;
         site.decision = decision;
         site.refusal = None;
@@ -131,17 +136,25 @@ impl Planner<'_> {
             Err(Stop::Broken(error)) => return Err(error.into()),
         };
         let outcome = match self.try_pull(node, data_slot, &affine, false) {
-            Err(Stop::Refused(_)) => self.try_push(node, data_slot, &affine, false),
+            Err(Stop::Refused(backward)) => match self.try_push(node, data_slot, &affine, false) {
+                Err(Stop::Refused(forward)) => Err(Stop::from(more_telling(*backward, *forward))),
+                other => other,
+            },
             other => other,
         };
         match outcome {
-            Ok((_, mut route)) => {
+            Ok((journey, mut route)) => {
+                let rule = journey.arrivals.last().map(|arrival| arrival.rule);
+                self.chains.folded(node, self.names(&journey), rule);
                 route.constant_slot = Some(1 - data_slot);
                 self.routes.push(route);
                 self.affines_folded += 1;
                 Ok(true)
             }
-            Err(Stop::Refused(_)) => Ok(false),
+            Err(Stop::Refused(refusal)) => {
+                self.chains.refused(node, *refusal);
+                Ok(false)
+            }
             Err(Stop::Broken(error)) => Err(error.into()),
         }
     }

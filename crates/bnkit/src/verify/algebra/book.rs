@@ -5,6 +5,8 @@ use bnkit_model::onnx::{
 };
 use bnkit_model::{DType, Error, Tensor};
 
+use super::quantised;
+
 /// Why a node could not be recomputed: its constants are not what the route says (a failure of the proof), or they
 /// could not be read (an error).
 #[derive(Debug)]
@@ -71,6 +73,12 @@ impl<'m> Book<'m> {
 
     /// A constant of the original.
     pub(super) fn numbers(&self, value: ValueId) -> Answer<Numbers> {
+        if let Some(found) = quantised::read(self, value)? {
+            return Ok(Numbers {
+                dims: found.dims,
+                values: found.values,
+            });
+        }
         let header = self.header(value)?;
         Ok(Numbers {
             values: self.model.read_f64(&header)?,
@@ -91,8 +99,11 @@ impl<'m> Book<'m> {
         )))
     }
 
-    /// A constant as it will be stored.
+    /// A constant as it will be stored; one behind a DequantizeLinear as that makes it of what will be stored.
     pub(super) fn stored(&self, value: ValueId) -> Answer<Tensor> {
+        if let Some(found) = quantised::read(self, value)? {
+            return Ok(Tensor::from_f64(DType::F64, found.dims, &found.values)?);
+        }
         Ok(self.model.read_tensor(&self.header(value)?)?)
     }
 
@@ -102,23 +113,10 @@ impl<'m> Book<'m> {
         node.input(slot).ok_or_else(missing)
     }
 
-    /// How far apart the numbers are that an int32 behind a DequantizeLinear can stand for, element by element (or one
-    /// for all); `None` if `value` is nothing of the kind.
-    pub(super) fn quantum(&self, mut value: ValueId) -> Option<Vec<f64>> {
-        // A chain of Identity nodes is finite, since graphs are.
-        loop {
-            let (id, _) = self.model.producer(value)?;
-            let node = self.model.node(id);
-            if node.is("Identity") {
-                value = node.input(0)?;
-                continue;
-            }
-            if !node.is("DequantizeLinear") || self.header(node.input(0)?).ok()?.dtype != DType::I32
-            {
-                return None;
-            }
-            return Some(self.numbers(node.input(1)?).ok()?.values);
-        }
+    /// How far from what they should be the elements of a constant behind a DequantizeLinear may lie; `None` if `value`
+    /// is nothing of the kind.
+    pub(super) fn quantum(&self, value: ValueId) -> Option<Vec<f64>> {
+        Some(quantised::read(self, value).ok()??.quanta)
     }
 }
 

@@ -126,7 +126,8 @@ impl Algebra {
         found: &Found<'_>,
     ) -> Answer<()> {
         let dtype = found.tensor.dtype();
-        let (Some(size), Some(grid)) = (dtype.size(), Grid::of(dtype)) else {
+        let plain = found.quantum.is_none();
+        let (Some(size), Some(grid), true) = (dtype.size(), Grid::of(dtype), plain) else {
             return self.compare(owner, &Expected::Products(values, terms), found, |index| {
                 index
             });

@@ -238,6 +238,7 @@ fn compare(
         result.reject(owner, name, why);
         return Ok(());
     }
-    let found = Found::new(name, &tensor);
+    let mut found = Found::new(name, &tensor);
+    found.quantum = book.quantum(value);
     result.compare_weight(owner, (&weight.values, weight.terms), &found)
 }

@@ -8,7 +8,7 @@ use super::book::{Answer, Book, Trouble, same};
 use super::compare::Owner;
 use super::step::{Scaling, Step};
 use super::vector::{self, Vector};
-use super::{Algebra, bystanders, convolution, matrix, remainder};
+use super::{Algebra, bystanders, convolution, matrix, quantised, remainder};
 use crate::route::{Merge, Route};
 use crate::{Error, Result};
 
@@ -253,6 +253,7 @@ impl Ledger<'_> {
         }
         let (original, folded) = ((&self.original, before), (&self.folded, after));
         let steps = &entry.steps;
+        quantised::expect_kept(original, folded)?;
         match before.op_type.as_str() {
             _ if !before.domain.is_empty() => Err(Trouble::wrong("a foreign operator")),
             "Conv" | "ConvTranspose" => convolution::check(original, folded, steps, owner, result),

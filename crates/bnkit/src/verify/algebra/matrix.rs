@@ -116,7 +116,8 @@ impl Weight {
             result.reject(owner, name, why);
             return Ok(tensor.dtype());
         }
-        let found = Found::new(name, &tensor);
+        let mut found = Found::new(name, &tensor);
+        found.quantum = book.quantum(value);
         result.compare_weight(owner, (&self.values, self.terms), &found)?;
         Ok(tensor.dtype())
     }

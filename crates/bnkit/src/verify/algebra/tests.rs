@@ -436,4 +436,5 @@ fn a_shared_weight_must_be_copied() {
 
 mod absorbers;
 mod merges;
+mod quantised;
 mod remainder;

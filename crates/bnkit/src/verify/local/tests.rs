@@ -147,7 +147,12 @@ fn with_one_constant_off(folded: &Model) -> Vec<(String, Model)> {
         }
         let mut numbers = folded.read_f64(tensor).unwrap();
         let last = numbers.len() - 1;
-        numbers[last] += 0.02 * numbers[last].abs() + 1e-3;
+        numbers[last] += match tensor.dtype.is_integer() {
+            false => 0.02 * numbers[last].abs() + 1e-3,
+            // Two units, towards 0: the proof grants one to a bias.
+            true if numbers[last] > 0.0 => -2.0,
+            true => 2.0,
+        };
         let mut off = folded.clone();
         let tensor = NewTensor {
             dtype: tensor.dtype,

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use bnkit_model::onnx::{
-    Attribute, AttributeValue, Constants, Model, NodeId, TensorDef, Types, ValueId,
+    Attribute, AttributeValue, Constants, Model, NodeId, Payload, TensorDef, Types, ValueId,
 };
 use bnkit_model::proto::attribute_proto::AttributeType;
 use bnkit_model::proto::{
@@ -128,6 +128,11 @@ impl Writer<'_> {
         if let Some(name) = self.names.get(&value) {
             return Ok(name.clone());
         }
+        if let Some((id, _)) = self.model.producer(value)
+            && self.model.node(id).is("DequantizeLinear")
+        {
+            return self.dequantize(id, value);
+        }
         let tensor = self.constants.tensor(value);
         let tensor = tensor.map_err(|why| why.explain(self.model))?;
         let mut tensor = self.tensor(&tensor)?;
@@ -135,6 +140,30 @@ impl Writer<'_> {
         tensor.name = Some(name.clone());
         self.graph.initializer.push(tensor);
         Ok(name)
+    }
+
+    /// A constant behind a DequantizeLinear: as that node, because the int32 of a folded bias has digits behind the point
+    /// until it is stored.
+    fn dequantize(&mut self, id: NodeId, value: ValueId) -> Result<String, String> {
+        let node = self.model.node(id);
+        let codes = node
+            .input(0)
+            .filter(|codes| !self.names.contains_key(codes));
+        let exact = codes.and_then(|codes| Some((codes, self.model.value(codes).tensor.as_ref()?)));
+        if let Some((codes, tensor)) = exact
+            && tensor.dtype == DType::I32
+            && matches!(tensor.payload, Payload::Computed(_))
+        {
+            let mut wide = tensor.clone();
+            wide.dtype = DType::F64;
+            let mut tensor = self.tensor(&wide)?;
+            let name = self.define(codes);
+            tensor.name = Some(name);
+            self.graph.initializer.push(tensor);
+        }
+        self.node(id)?;
+        let written = self.names.get(&value).cloned();
+        written.ok_or_else(|| "a DequantizeLinear without an output".to_owned())
     }
 
     fn define(&mut self, value: ValueId) -> String {
