@@ -102,8 +102,7 @@ fn limits_decide() {
 }
 
 #[test]
-fn the_input_of_a_batch_norm_is_measured_as_numpy_would() {
-    // The first BatchNorm of a network that begins with one would be the data itself; here only the counts are known.
+fn the_report_says_what_the_file_has() {
     let folder = folder();
     let args = [
         "recalibrate",
