@@ -3,6 +3,9 @@
 //! The collection is not part of the project: the folder is `BNKIT_MODELS`, or `../shared/models` beside the workspace. Without
 //! it the tests say so and pass.
 
+// What was skipped is for the reader of the test's output.
+#![allow(clippy::print_stderr)]
+
 mod common;
 
 use std::path::{Path, PathBuf};
