@@ -247,8 +247,11 @@ fn judgement(report: &RunReport) -> Option<(bool, String)> {
 
 /// Above 1 for modes that do not agree.
 fn apart(distance: &OutputDistance) -> f64 {
-    let apart = other_class(distance).max(off(distance));
-    if apart.is_nan() { f64::INFINITY } else { apart }
+    let (class, value) = (other_class(distance), off(distance));
+    match class.is_nan() || value.is_nan() {
+        true => f64::INFINITY,
+        false => class.max(value),
+    }
 }
 
 /// How often the modes name different classes, in units of what is accepted.

@@ -40,6 +40,12 @@ fn cut(name: &str, width: usize) -> String {
     }
     let head = width / 3;
     let tail = letters.len() - (width - head - 1);
+    // A part of the name is better whole.
+    let slash = letters[tail..]
+        .iter()
+        .take(4)
+        .position(|&letter| letter == '/');
+    let tail = tail + slash.unwrap_or(0);
     let part = |letters: &[char]| letters.iter().collect::<String>();
     format!("{}…{}", part(&letters[..head]), part(&letters[tail..]))
 }
