@@ -181,7 +181,7 @@ fn images_are_decoded_in_order_and_a_bad_one_ends_it() {
     let error = Batches::open(std::slice::from_ref(&input), &options, Shard::WHOLE)
         .err()
         .unwrap();
-    assert!(error.to_string().contains("preprocessed"));
+    assert!(error.to_string().contains("--preprocess"));
     options.preprocess = Some(data::preprocess::Preprocess {
         scale: 1.0,
         ..Default::default()
