@@ -1,4 +1,4 @@
-"""Write the goldens of train mode that need PyTorch: `torch/NAME.json`, with `torch/NAME.onnx` for the networks made here.
+"""Write the goldens of train mode that need PyTorch: `torch/NAME.json`, with `torch/NAME.onnx` for the networks made here, and `concepts/`.
 
 python testdata/generate_torch.py [--only GLOB] [--models DIR ...]
 
@@ -20,7 +20,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from gen import torch_models, torch_nets, torch_stats  # noqa: E402
+from gen import torch_concepts, torch_models, torch_nets, torch_stats  # noqa: E402
 from gen.oracle import eval_mode, run_onnxruntime  # noqa: E402
 
 CHANNELS = {"small": 64, "large": 3}
@@ -92,6 +92,8 @@ def main():
     def wanted(name):
         return fnmatch.fnmatch(name, args.only)
 
+    if wanted("concepts"):
+        torch_concepts.write(HERE / "concepts")
     small(wanted)
     large(args.models, wanted)
 
