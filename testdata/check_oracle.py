@@ -88,7 +88,7 @@ class Judge:
             decision in as_list(want["decision"]), f"{node}: {decision}, expected {want['decision']} {site.get('refusal', '')}"
         ):
             return
-        if decision == "folded" and want.get("into"):
+        if decision in ("folded", "half-folded") and want.get("into"):
             into, must = set(site.get("into", [])), set(want["into"])
             self.expect(must <= into <= must | set(want.get("may", [])), f"{node}: into {sorted(into)}, expected {want['into']}")
         if decision == "kept":

@@ -15,7 +15,7 @@ import onnx
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from gen import absorbers, carriers, constants, models, opsets, refusals, reviews, schema, scopes, traps  # noqa: E402, F401
+from gen import absorbers, carriers, constants, halves, models, opsets, refusals, reviews, schema, scopes, traps  # noqa: E402, F401
 from gen.build import BF16, CASES, F16, build  # noqa: E402
 from gen.oracle import DEFAULT_DOMAINS, all_nodes, eval_mode, evaluate, run_onnxruntime  # noqa: E402
 

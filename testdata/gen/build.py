@@ -149,6 +149,13 @@ class Case(Graph):
         """`into` must be named by the report, `may` can be."""
         self.sites.append({"node": node, "decision": "folded", "into": list(into)} | ({"may": list(may)} if may else {}))
 
+    def half(self, node, *into, may=()):
+        self.folded(node, *into, may=may)
+        self.sites[-1]["decision"] = "half-folded"
+
+    def lowered(self, node):
+        self.sites.append({"node": node, "decision": "lowered", "into": []})
+
     def kept(self, node, *codes):
         self.sites.append({"node": node, "decision": "kept", "code": codes[0] if len(codes) == 1 else list(codes)})
 

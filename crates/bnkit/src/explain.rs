@@ -3,7 +3,7 @@
 //! The texts of rules stand in the headers of their files (`fold/absorb/*.rs`); those of refusals and findings are here.
 
 use crate::calibrate;
-use crate::fold::absorb::ABSORBERS;
+use crate::fold::{LOWERING, absorb::ABSORBERS};
 
 /// What kind of thing a code names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +35,7 @@ pub struct Explanation {
 pub fn all() -> Vec<Explanation> {
     let rules = ABSORBERS.iter().map(|absorber| absorber.rule);
     let mut all: Vec<Explanation> = rules
+        .chain([LOWERING])
         .chain(OTHERS.iter().copied())
         .chain(calibrate::EXPLANATIONS.iter().copied())
         .collect();
@@ -280,9 +281,9 @@ What to do: nothing is wrong with the model; the BatchNorm stays.",
     entry(
         Refusal,
         "unknown-shape",
-        "a rank or size that decides is not known",
+        "a rank, size or type that decides is not known",
         "\
-Whether the fold is right hangs on a rank or size that neither the inputs' declarations nor the operators give. `value_info`
+Whether the fold is right hangs on a rank, size or type that neither the inputs' declarations nor the operators give. `value_info`
 is a hint, not evidence.
 
 What to do: give the graph's inputs fixed shapes.",
@@ -293,6 +294,16 @@ What to do: give the graph's inputs fixed shapes.",
         "the weight is computed at run time",
         "\
 The operator's weight or bias hangs on an input, or on an operator that is not evaluated, so there is nothing to fold into.",
+    ),
+    entry(
+        Refusal,
+        "zero-scale",
+        "a channel has a shift, and no scale to divide it by",
+        "\
+With `--aggressive`, a BatchNorm whose shift cannot go forwards leaves `x + t/s` in its place. Where s = 0 and t is not, there is
+no such number: the channel is the constant t.
+
+What to do: nothing is wrong with the model; the BatchNorm stays (or becomes Mul and Add, with `--lower`).",
     ),
     entry(
         Warning,

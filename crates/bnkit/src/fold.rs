@@ -15,4 +15,5 @@ mod plan;
 mod walk;
 
 pub(crate) use context::Context;
+pub(crate) use plan::LOWERING;
 pub use plan::{Options, Plan, plan, plan_without};

@@ -21,6 +21,34 @@ pub struct Route {
     pub absorbed: Vec<Absorbed>,
     /// The nodes it passed unchanged (in their operator), in the order of the walk.
     pub via: Vec<NodeId>,
+    /// What stands in its place afterwards.
+    pub rest: Rest,
+}
+
+/// What stands in the place of an affine y = s·x + t afterwards: new nodes of the folded model, with constants of one
+/// number per channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rest {
+    /// Nothing: s and t went elsewhere.
+    #[default]
+    Nothing,
+    /// x' + t, where x' = s·x: s went backwards.
+    Shift {
+        /// The Add of t.
+        add: NodeId,
+    },
+    /// x + t/s: s went forwards, into everything that reads it. Where t = 0, nothing is added, whatever s is.
+    ShiftBefore {
+        /// The Add of t/s.
+        add: NodeId,
+    },
+    /// s·x + t, in two nodes: nothing went anywhere.
+    Lowered {
+        /// The Mul by s.
+        mul: NodeId,
+        /// The Add of t.
+        add: NodeId,
+    },
 }
 
 /// On which side of an operator the affine was.
@@ -59,6 +87,7 @@ pub struct Absorbed {
     /// MatMul …), in order: the index of the affine's channel that acts on it, or [`UNTOUCHED`]. All zero for an
     /// affine with one channel.
     pub channels: Vec<u32>,
-    /// What t is multiplied by: 1, but −1 behind the second operand of a Sub, and ½ behind both operands of x + x.
+    /// What t is multiplied by: 1, but −1 behind the second operand of a Sub, ½ behind both operands of x + x, and 0
+    /// where t stays ([`Rest`]).
     pub share: f64,
 }

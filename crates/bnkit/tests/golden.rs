@@ -41,6 +41,8 @@ fn options(case: &Value) -> Option<Options> {
     while let Some(flag) = flags.next() {
         match flag {
             "--through-branches" => options.through_branches = true,
+            "--aggressive" => options.aggressive = true,
+            "--lower" => options.lower = true,
             "--assume-constant" => options.assume_constant = true,
             "--allow-bad-statistics" => options.allow_bad_statistics = true,
             "--skip" => options.skip.push(flags.next()?.to_owned()),
@@ -98,7 +100,7 @@ fn check(case: &Value) -> Result<(), String> {
                 refusal.code, refusal.message, expected["code"]
             ));
         }
-        if decision == "folded" {
+        if decision == "folded" || decision == "half-folded" {
             for into in expected["into"]
                 .as_array()
                 .into_iter()

@@ -48,6 +48,14 @@ pub(crate) struct Fold {
     #[arg(long, help_heading = "What is folded")]
     pub(crate) through_branches: bool,
 
+    /// Where a BatchNorm cannot go as a whole, move its scale and leave its shift as an Add
+    #[arg(long, help_heading = "What is folded")]
+    pub(crate) aggressive: bool,
+
+    /// Write a BatchNorm that cannot go as Mul and Add
+    #[arg(long, help_heading = "What is folded")]
+    pub(crate) lower: bool,
+
     /// Fail if a BatchNorm has to stay (skipped ones do not count)
     #[arg(long, help_heading = "What is folded")]
     pub(crate) require_all_folded: bool,

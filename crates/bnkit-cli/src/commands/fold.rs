@@ -50,6 +50,8 @@ fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob
             assume_constant: args.assume_constant,
             allow_bad_statistics: args.allow_bad_statistics,
             through_branches: args.through_branches,
+            aggressive: args.aggressive,
+            lower: args.lower,
         },
         verify: (!args.no_verify).then(|| args.proof.options()),
         require_end_to_end: args.proof.end_to_end(),

@@ -1,20 +1,30 @@
 //! The plan: which BatchNorm goes where, and why the others stay. It works on a copy of the model's structure, on
 //! which every decision is carried out at once, so that the next one sees it; nothing large is read or computed twice.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `sites` | the affines, and what is decided about each |
+//! | `moves` | one move, carried out |
+//! | `rest` | half a move: the scale goes, the shift stays |
+//! | `lower` | no move: Mul and Add |
 
 use std::collections::HashSet;
 
-use bnkit_model::onnx::{Edit, Model, NodeId, Types, Use, ValueId};
+use bnkit_model::onnx::{Edit, Model, NodeId, Types};
 
-use super::absorb::{Absorption, absorber, constant_affine};
 use super::context::Context;
-use super::walk::{Journey, pull, push};
-use crate::affine::Affine;
 use crate::clean::Cleaner;
-use crate::refusal::{Answer, Stop};
-use crate::report::{Cleanup, Decision, Finding, Refusal, Site, Summary, Warning};
-use crate::route::{Absorbed, Route, Side};
-use crate::site::{Parameters, is_batch_norm, is_training};
+use crate::report::{Cleanup, Decision, Finding, Site, Summary, Warning};
+use crate::route::Route;
+use crate::site::is_batch_norm;
 use crate::{Error, Result, glob::Choice};
+
+mod lower;
+mod moves;
+mod rest;
+mod sites;
+
+pub(crate) use lower::RULE as LOWERING;
 
 /// What may be folded.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +39,10 @@ pub struct Options {
     pub allow_bad_statistics: bool,
     /// Fold backwards through an Add or Sub of two computed branches, into both.
     pub through_branches: bool,
+    /// Where a BatchNorm cannot go as a whole, move its scale and leave its shift as an Add.
+    pub aggressive: bool,
+    /// Write a BatchNorm that cannot go as Mul and Add.
+    pub lower: bool,
 }
 
 /// What is to be done, and why not more.
@@ -120,6 +134,13 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     cleaner.bypass_identities(&mut planner.model, &planner.types)?;
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
     while planner.pass(&order)? {}
+    // What stays of these absorbs nothing more, so they come when nothing else moves.
+    if options.aggressive {
+        while planner.half_pass(&batch_norms)? {}
+    }
+    if options.lower {
+        planner.lower_pass(&batch_norms)?;
+    }
     planner.finish_errors(options);
     cleaner.drop_unread(&mut planner.model, model)?;
     if let Some(value) = planner.model.dangling() {
@@ -191,49 +212,6 @@ impl Planner<'_> {
         }
     }
 
-    /// The first look at a BatchNorm: what it is, and whether its parameters can move at all.
-    fn survey(&mut self, node: NodeId, skipped: bool) -> Result<Site> {
-        let info = self.model.node(node);
-        let output = info
-            .output(0)
-            .map(|value| self.model.value(value).name.clone());
-        let mut site = Site {
-            node: self.model.label(node).to_owned(),
-            output: output.unwrap_or_default(),
-            scope: self.model.scope_path(info.scope),
-            channels: 0,
-            training_mode: is_training(&self.model, node),
-            decision: if skipped {
-                Decision::Skipped
-            } else {
-                Decision::Kept
-            },
-            into: Vec::new(),
-            via: Vec::new(),
-            rule: None,
-            refusal: None,
-            warnings: Vec::new(),
-        };
-        match Parameters::read(&self.context(true), node) {
-            Ok(parameters) => {
-                site.channels = parameters.channels();
-                site.warnings = parameters.warnings;
-                if let Some(finding) = parameters.findings.first() {
-                    site.refusal = Some(Refusal::new("bad-statistics", finding.message.clone()));
-                    if !skipped {
-                        self.errors.extend(parameters.findings);
-                    }
-                }
-            }
-            Err(Stop::Refused(refusal)) => site.refusal = Some(*refusal),
-            Err(Stop::Broken(error)) => return Err(error.into()),
-        }
-        if skipped {
-            site.refusal = None;
-        }
-        Ok(site)
-    }
-
     /// Tries every BatchNorm that still stands, and every Mul, Add, Sub and Div by a constant. Whether any moved.
     fn pass(&mut self, order: &[NodeId]) -> Result<bool> {
         let mut moved = false;
@@ -255,322 +233,10 @@ impl Planner<'_> {
         Ok(moved)
     }
 
-    fn batch_norm(&mut self, node: NodeId) -> Result<bool> {
-        let index = self.sites.iter().position(|(site, _)| *site == node);
-        let Some(index) = index else { return Ok(false) };
-        let site = &self.sites[index].1;
-        // A reason that lies in the node itself does not go away.
-        if site.decision != Decision::Kept
-            || site
-                .refusal
-                .as_ref()
-                .is_some_and(|refusal| !is_about_the_way(refusal))
-        {
-            return Ok(false);
-        }
-        let affine = match Parameters::read(&self.context(true), node) {
-            Ok(parameters) => parameters.affine(),
-            Err(Stop::Refused(refusal)) => {
-                self.sites[index].1.refusal = Some(*refusal);
-                return Ok(false);
-            }
-            Err(Stop::Broken(error)) => return Err(error.into()),
-        };
-        let backward = match self.try_pull(node, 0, &affine, true) {
-            Ok((journey, route)) => {
-                self.record(index, &journey);
-                self.routes.push(route);
-                return Ok(true);
-            }
-            Err(Stop::Refused(refusal)) => *refusal,
-            Err(Stop::Broken(error)) => return Err(error.into()),
-        };
-        match self.try_push(node, 0, &affine, true) {
-            Ok((journey, route)) => {
-                self.record(index, &journey);
-                self.routes.push(route);
-                Ok(true)
-            }
-            Err(Stop::Refused(forward)) => {
-                self.sites[index].1.refusal = Some(more_telling(backward, *forward));
-                Ok(false)
-            }
-            Err(Stop::Broken(error)) => Err(error.into()),
-        }
-    }
-
-    fn record(&mut self, index: usize, journey: &Journey) {
-        // As the input calls them: an edit may have renamed what an unnamed node writes.
-        let label = |&node: &NodeId| {
-            let model = if node.index() < self.original.node_count() {
-                self.original
-            } else {
-                &self.model
-            };
-            model.label(node).to_owned()
-        };
-        let into = journey
-            .arrivals
-            .iter()
-            .map(|arrival| label(&arrival.node))
-            .collect();
-        let via = journey.via.iter().map(label).collect();
-        let site = &mut self.sites[index].1;
-        site.decision = Decision::Folded;
-        site.refusal = None;
-        site.rule = journey.arrivals.last().map(|arrival| arrival.rule);
-        site.into = into;
-        site.via = via;
-    }
-
-    /// A Mul, Add, Sub or Div by a constant: the same affine, but not worth a new node.
-    fn constant_operator(&mut self, node: NodeId) -> Result<bool> {
-        let (data_slot, affine) = match constant_affine(&self.context(false), node) {
-            Ok(found) => found,
-            Err(Stop::Refused(_)) => return Ok(false),
-            Err(Stop::Broken(error)) => return Err(error.into()),
-        };
-        let outcome = match self.try_pull(node, data_slot, &affine, false) {
-            Err(Stop::Refused(_)) => self.try_push(node, data_slot, &affine, false),
-            other => other,
-        };
-        match outcome {
-            Ok((_, mut route)) => {
-                route.constant_slot = Some(1 - data_slot);
-                self.routes.push(route);
-                self.affines_folded += 1;
-                Ok(true)
-            }
-            Err(Stop::Refused(_)) => Ok(false),
-            Err(Stop::Broken(error)) => Err(error.into()),
-        }
-    }
-
-    /// Moves the affine of `site` backwards, out of the graph.
-    fn try_pull(
-        &mut self,
-        site: NodeId,
-        data_slot: usize,
-        affine: &Affine,
-        may_add: bool,
-    ) -> Answer<(Journey, Route)> {
-        let context = self.context(may_add);
-        let input = context.input(site, data_slot)?;
-        let output = sole_output(&context, site)?;
-        let journey = pull(&context, site, data_slot, affine)?;
-        let takes_over = takes_over(&self.model, input, output)?;
-        let absorbed = self.carry_out(&journey, may_add)?;
-        let remove = Edit::RemoveNode { node: site };
-        if takes_over {
-            // The producer of what the site read now computes what the site wrote, and takes over its name; what read
-            // only the type or shape of the old value reads that of the new one.
-            let (producer, slot) = self.model.producer(input).expect("a pull ends at a node");
-            let set_output = Edit::SetOutput {
-                node: producer,
-                slot,
-                value: output.into(),
-            };
-            let replace = Edit::ReplaceUses {
-                value: input,
-                by: output,
-            };
-            self.model.apply(&[remove, set_output, replace])?;
-        } else {
-            let replace = Edit::ReplaceUses {
-                value: output,
-                by: input,
-            };
-            self.model.apply(&[replace, remove])?;
-        }
-        let via = journey.via.clone();
-        Ok((
-            journey,
-            Route {
-                site,
-                constant_slot: None,
-                absorbed,
-                via,
-            },
-        ))
-    }
-
-    /// Moves the affine of `site` forwards, into everything that reads it.
-    fn try_push(
-        &mut self,
-        site: NodeId,
-        data_slot: usize,
-        affine: &Affine,
-        may_add: bool,
-    ) -> Answer<(Journey, Route)> {
-        let context = self.context(may_add);
-        let input = context.input(site, data_slot)?;
-        let output = sole_output(&context, site)?;
-        let journey = push(&context, output, affine)?;
-        let absorbed = self.carry_out(&journey, may_add)?;
-        let edits = [
-            Edit::ReplaceUses {
-                value: output,
-                by: input,
-            },
-            Edit::RemoveNode { node: site },
-        ];
-        self.model.apply(&edits)?;
-        let via = journey.via.clone();
-        Ok((
-            journey,
-            Route {
-                site,
-                constant_slot: None,
-                absorbed,
-                via,
-            },
-        ))
-    }
-
-    /// Applies the absorptions of a journey. If one depends on another, it is asked again on the way; should it then
-    /// refuse, nothing has happened.
-    fn carry_out(&mut self, journey: &Journey, may_add: bool) -> Answer<Vec<Absorbed>> {
-        let mut touched: HashSet<String> = HashSet::new();
-        let mut names = |absorption: &Absorption, model: &Model| {
-            let keys: Vec<String> = absorption
-                .edits
-                .iter()
-                .filter_map(|edit| key(edit, model))
-                .collect();
-            keys.into_iter().all(|key| touched.insert(key))
-        };
-        let independent = journey
-            .arrivals
-            .iter()
-            .all(|arrival| names(&arrival.absorption, &self.model));
-        let mut absorbed = Vec::with_capacity(journey.arrivals.len());
-        let snapshot = (!independent).then(|| self.model.clone());
-        for arrival in &journey.arrivals {
-            let fresh;
-            let absorption = if independent {
-                &arrival.absorption
-            } else {
-                let context = self.context(may_add);
-                let absorber = absorber(&context, arrival.node).expect("it absorbed before");
-                let asked = match arrival.side {
-                    Side::Output => (absorber.output)(&context, arrival.node, &arrival.affine),
-                    Side::Input => {
-                        (absorber.input)(&context, arrival.node, arrival.slot, &arrival.affine)
-                    }
-                };
-                match asked {
-                    Ok(absorption) => fresh = absorption,
-                    Err(stop) => {
-                        self.model = snapshot.expect("taken above");
-                        return Err(stop);
-                    }
-                }
-                &fresh
-            };
-            self.model.apply(&absorption.edits)?;
-            absorbed.push(Absorbed {
-                node: arrival.node,
-                side: arrival.side,
-                part: absorption.part,
-                data_slot: absorption.data_slot,
-                channels: absorption.channels.clone(),
-                share: arrival.affine.share,
-            });
-        }
-        Ok(absorbed)
-    }
-
     /// Bad statistics are errors only where the BatchNorm stays because of them and the user did not allow it.
     fn finish_errors(&mut self, options: &Options) {
         if options.allow_bad_statistics {
             self.errors.clear();
         }
     }
-}
-
-/// What an edit claims for itself: two edits with the same key depend on each other.
-fn key(edit: &Edit, model: &Model) -> Option<String> {
-    match edit {
-        Edit::SetConstant { value, .. } => Some(model.value(*value).name.clone()),
-        Edit::AddConstant { name, .. } => Some(name.clone()),
-        Edit::SetInput { node, slot, .. } => model
-            .node(*node)
-            .input(*slot)
-            .map(|value| model.value(value).name.clone()),
-        _ => None,
-    }
-}
-
-/// Whether what computes `input` can take over the name of `output`, which appears earlier in the graph then: no body
-/// may have a name of its own like that. Otherwise the readers of `output` can read `input`, if they all see it.
-fn takes_over(model: &Model, input: ValueId, output: ValueId) -> Answer<bool> {
-    if model.is_unique_name(output) {
-        return Ok(true);
-    }
-    let only_nodes = |value: ValueId| {
-        model
-            .value(value)
-            .uses
-            .iter()
-            .all(|user| matches!(user, Use::Node(..)))
-    };
-    if only_nodes(output) && model.is_unique_name(input) {
-        return Ok(false);
-    }
-    let name = &model.value(output).name;
-    Err(Refusal::new(
-        "name-conflict",
-        format!("\"{name}\" is also the name of another value, in a body"),
-    )
-    .with("value", name.as_str())
-    .into())
-}
-
-/// The output of a site; its other outputs must be gone.
-fn sole_output(context: &Context<'_>, site: NodeId) -> Answer<bnkit_model::onnx::ValueId> {
-    let outputs = &context.model.node(site).outputs;
-    match *outputs.as_slice() {
-        [Some(output)] => Ok(output),
-        _ => Err(Refusal::new(
-            "training-output-read",
-            format!(
-                "{} has outputs of training mode that are read",
-                context.model.describe(site)
-            ),
-        )
-        .into()),
-    }
-}
-
-/// Whether a refusal is about the way to an absorber; one about the node itself stands for good.
-fn is_about_the_way(refusal: &Refusal) -> bool {
-    !matches!(
-        refusal.code,
-        "bad-statistics"
-            | "per-activation"
-            | "rank"
-            | "no-running-statistics"
-            | "parameter-not-constant"
-            | "overridable-parameter"
-            | "attribute-reference"
-            | "training-output-read"
-            | "training-mode"
-            | "annotated"
-    )
-}
-
-/// Of the two reasons, the one that a person can do something about.
-fn more_telling(backward: Refusal, forward: Refusal) -> Refusal {
-    let dull = |refusal: &Refusal| match refusal.code {
-        "graph-input" => 2,
-        "no-absorber" => 1,
-        _ => 0,
-    };
-    let (told, other) = if dull(&forward) < dull(&backward) && forward.code != "graph-output" {
-        (forward, backward)
-    } else {
-        (backward, forward)
-    };
-    let also = format!("{}: {}", other.code, other.message);
-    told.with("also", also)
 }

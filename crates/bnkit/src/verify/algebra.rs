@@ -23,6 +23,7 @@
 //! | `border` | whether a Conv sees anything but its input |
 //! | `compare` | stored against recomputed |
 //! | `ledger` | the two passes |
+//! | `remainder` | what stands in the place of an affine, and whether all of it went somewhere |
 //! | `bystanders` | nodes that no route names keep their constants |
 
 use bnkit_model::onnx::{Model, NodeId};
@@ -39,6 +40,7 @@ mod convolution;
 mod exact;
 mod ledger;
 mod matrix;
+mod remainder;
 mod step;
 mod vector;
 

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use bnkit_model::onnx::{Model, Node, NodeId, Use, ValueId};
+use bnkit_model::onnx::{Model, Node, NodeId};
 
 use super::book::{Answer, Book, Trouble, same};
 use super::compare::Owner;
-use super::exact::Exact;
 use super::step::{Scaling, Step};
-use super::vector::{self, Vector, compare_broadcast};
-use super::{Algebra, bystanders, convolution, matrix};
-use crate::route::{Part, Route, Side};
+use super::vector::{self, Vector};
+use super::{Algebra, bystanders, convolution, matrix, remainder};
+use crate::route::Route;
 use crate::{Error, Result};
 
 /// What is known of a node that a route names.
@@ -113,7 +112,11 @@ impl Ledger<'_> {
             }
         }
         if let Some(scaling) = scaling {
-            let answer = self.everything_arrived(index, route, &scaling);
+            let keeps_channels = self.keeps_channels(&route.via);
+            let answer = remainder::everything_arrived(route, &scaling, keeps_channels);
+            self.note(owner(route.site), answer)?;
+            let is_new = |id| !self.standing.contains(&id);
+            let answer = remainder::check(&self.folded, route, &scaling, is_new);
             self.note(owner(route.site), answer)?;
         }
         Ok(())
@@ -204,101 +207,6 @@ impl Ledger<'_> {
         via.iter().all(|&id| {
             self.standing.contains(&id) && KEEPING.iter().any(|op| model.node(id).is(op))
         })
-    }
-
-    /// Checks that s and t of every channel went somewhere. Forwards, a Slice may have left channels behind.
-    fn everything_arrived(&self, index: usize, route: &Route, scaling: &Scaling) -> Answer<()> {
-        let backwards = |side| side == Side::Output;
-        let complete = route
-            .absorbed
-            .iter()
-            .any(|absorbed| backwards(absorbed.side));
-        if !complete && !self.keeps_channels(&route.via) {
-            return match route.absorbed.is_empty() {
-                true => Err(Trouble::wrong("nothing absorbed the affine")),
-                false => Ok(()),
-            };
-        }
-        let (s, t) = (&scaling.s, &scaling.t);
-        let reached = |part: Part| {
-            let mut reached = vec![false; s.len()];
-            for absorbed in &route.absorbed {
-                if absorbed.part == Part::Whole || absorbed.part == part {
-                    for &channel in &absorbed.channels {
-                        if let Some(channel) = reached.get_mut(channel as usize) {
-                            *channel = true;
-                        }
-                    }
-                }
-            }
-            // Where several channels become one, the route names one of them for all that are equal.
-            let key = |channel: usize| (s.value[channel].to_bits(), t.value[channel].to_bits());
-            let named = (0..s.len()).filter(|&channel| reached[channel]).map(key);
-            let named: HashSet<(u64, u64)> = named.collect();
-            let all = 0..s.len();
-            all.map(|channel| reached[channel] || named.contains(&key(channel)))
-                .collect::<Vec<bool>>()
-        };
-        let mut scales = s.value.iter().zip(reached(Part::Scale));
-        if scales.any(|(&s, reached)| s != 1.0 && !reached) {
-            return Err(Trouble::wrong("nothing absorbed the scale"));
-        }
-        let mut shifts = t.value.iter().zip(reached(Part::Shift));
-        if shifts.all(|(&t, reached)| t == 0.0 || reached) {
-            return Ok(());
-        }
-        self.shift_stayed(index, route.site, t, scaling.axis)
-    }
-
-    /// Checks that the folded model has an Add where the affine was, which adds its shift.
-    fn shift_stayed(
-        &self,
-        index: usize,
-        site: NodeId,
-        shift: &Exact,
-        axis: Option<usize>,
-    ) -> Answer<()> {
-        let lost = || Trouble::wrong("nothing absorbed the shift");
-        let output = self.original.model.node(site).output(0).ok_or_else(lost)?;
-        let successor = self.successor(output).ok_or_else(lost)?;
-        let (id, _) = self.folded.model.producer(successor).ok_or_else(lost)?;
-        let node = self.folded.model.node(id);
-        if self.standing.contains(&id) || !node.is("Add") {
-            return Err(lost());
-        }
-        let constants = [0, 1].map(|slot| node.input(slot));
-        let constant = constants
-            .into_iter()
-            .flatten()
-            .find(|&value| self.folded.is_constant(value))
-            .ok_or_else(lost)?;
-        let mut result = Algebra::default();
-        let owner = Owner {
-            route: index,
-            node: site,
-        };
-        compare_broadcast(&self.folded, constant, shift, axis, owner, &mut result)?;
-        match result.failures.first() {
-            None => Ok(()),
-            Some(failure) => Err(Trouble::Wrong(format!(
-                "the Add in its place adds {}, expected {}",
-                failure.found, failure.expected
-            ))),
-        }
-    }
-
-    /// What readers of `value` in the original read in the folded model.
-    fn successor(&self, value: ValueId) -> Option<ValueId> {
-        let (original, folded) = (self.original.model, self.folded.model);
-        original
-            .value(value)
-            .uses
-            .iter()
-            .find_map(|user| match *user {
-                Use::Node(id, slot) if folded.node(id).alive => folded.node(id).input(slot),
-                Use::Output(scope, slot) => folded.scope(scope).outputs.get(slot).copied(),
-                _ => None,
-            })
     }
 
     /// Compares a node with what it should be now.

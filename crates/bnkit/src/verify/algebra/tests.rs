@@ -8,7 +8,7 @@ use bnkit_model::onnx::{
 };
 
 use super::{Algebra, check};
-use crate::route::{Absorbed, Part, Route, Side};
+use crate::route::{Absorbed, Part, Rest, Route, Side};
 use crate::verify::nets::{Net, attribute};
 
 /// An original, its folded form, and how it came about.
@@ -57,6 +57,7 @@ impl Case {
             constant_slot: slot,
             absorbed,
             via: Vec::new(),
+            rest: Rest::Nothing,
         });
         if self.folded.node(id).alive {
             let data = self
@@ -434,3 +435,4 @@ fn a_shared_weight_must_be_copied() {
 }
 
 mod absorbers;
+mod remainder;

@@ -8,7 +8,7 @@ use bnkit_model::{DType, Tensor};
 
 use super::*;
 use crate::fold::{Options, plan};
-use crate::route::{Absorbed, Part, Side, UNTOUCHED};
+use crate::route::{Absorbed, Part, Rest, Side, UNTOUCHED};
 use crate::verify::algebra;
 use crate::verify::nets::{Net, attribute};
 
@@ -230,6 +230,7 @@ fn route(model: &Model, site: &str, node: &str, side: Side) -> Route {
         constant_slot: None,
         absorbed: vec![absorbed],
         via: Vec::new(),
+        rest: Rest::Nothing,
     }
 }
 

@@ -501,26 +501,6 @@ fn a_subtraction_that_turns_signs_is_an_affine() {
 }
 
 #[test]
-fn a_shift_may_stay_where_the_norm_was() {
-    let net = Net::new("x", &[1, 1, 2, 2])
-        .constant("w", &[2, 1, 1, 1], &[2.0, 3.0])
-        .node("Conv", &["x", "w"], "c")
-        .node("Relu", &["c"], "r");
-    let mut case = Case::new(norm(net, "r", "y").output("y"));
-    let absorbed = Absorbed {
-        part: Part::Scale,
-        ..case.absorbed("c", OUT, &[0, 1])
-    };
-    case.route("y", None, vec![absorbed]);
-    case.routes[0].via = vec![case.node("r")];
-    case.set("w", &[2, 1, 1, 1], &[1.0, 6.0])
-        .rejects("nothing absorbed the shift");
-    case.add_behind("r", &[2, 1, 1], &[0.5, -1.75]).accepts();
-    case.set("shift", &[2, 1, 1], &[0.5, 1.75])
-        .rejects("the Add in its place");
-}
-
-#[test]
 fn routes_that_make_no_sense_are_caught() {
     // The affine has gone already.
     let mut case = conv_norm();
