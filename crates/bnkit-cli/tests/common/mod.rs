@@ -98,3 +98,23 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// An array as NumPy writes it: `kind` is its type ("<f4"), `data` its elements in C order.
+pub(crate) fn npy(path: &Path, kind: &str, dims: &[usize], data: &[u8]) {
+    let dims: String = dims.iter().map(|dim| format!("{dim}, ")).collect();
+    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({dims}), }}");
+    let padding = 64 - (10 + header.len() + 1) % 64;
+    header += &" ".repeat(padding);
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Floats that differ from element to element, spread around `centre`.
+pub(crate) fn floats(count: usize, centre: f32) -> Vec<u8> {
+    let value = |at: usize| ((at * 7919) % 1009) as f32 / 504.0 - 1.0 + centre;
+    (0..count).flat_map(|at| value(at).to_le_bytes()).collect()
+}

@@ -292,7 +292,7 @@ fn images(specs: &[InputSpec], options: &DataOptions, path: &Path) -> Result<Sou
     let wrong = |message: String| Error::from(ModelError::invalid(message).in_file(path));
     let Some(preprocess) = &options.preprocess else {
         return Err(wrong(
-            "a folder of images: say in the config how they are preprocessed, as in \"preset: imagenet\"".to_owned(),
+            "a folder of images: say how they are prepared, as in --preprocess imagenet".to_owned(),
         ));
     };
     let [input] = specs else {

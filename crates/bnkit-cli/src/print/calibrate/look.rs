@@ -16,8 +16,8 @@ use crate::print::{Detail, Document, fold, warnings};
 const WIDTH: usize = 78;
 /// Modes that agree this often name the same class.
 const AGREE: f64 = 0.98;
-/// Where there are no classes: modes agree if they differ by this part of the output's range, in the root mean square.
-const CLOSE: f64 = 0.05;
+/// Modes that agree differ by no more than this part of the output's range, in the root mean square.
+const CLOSE: f64 = 0.1;
 /// Batches are away from the statistics if the typical channel is so far away: |Δμ|/σ, or |ln σ² ratio|.
 const AWAY: f64 = 0.5;
 
@@ -200,12 +200,12 @@ fn judgement(report: &RunReport) -> Option<(bool, String)> {
         ));
     }
     let how = match worst.argmax_agreement {
-        Some(share) => format!(
+        Some(share) if other_class(worst) >= off(worst) => format!(
             "the largest element of {:?} is the same in {} of the cases",
             worst.name,
             percent(share)
         ),
-        None => format!(
+        _ => format!(
             "{:?} differs by {} of its range at most",
             worst.name,
             percent(worst.max_rel)
@@ -247,10 +247,53 @@ fn judgement(report: &RunReport) -> Option<(bool, String)> {
 
 /// Above 1 for modes that do not agree.
 fn apart(distance: &OutputDistance) -> f64 {
-    let apart = match distance.argmax_agreement {
-        Some(share) => (1.0 - share) / (1.0 - AGREE),
-        None if distance.max_abs == 0.0 => 0.0,
-        None => distance.max_rel * distance.rms / distance.max_abs / CLOSE,
-    };
+    let apart = other_class(distance).max(off(distance));
     if apart.is_nan() { f64::INFINITY } else { apart }
+}
+
+/// How often the modes name different classes, in units of what is accepted.
+fn other_class(distance: &OutputDistance) -> f64 {
+    let share = distance.argmax_agreement.unwrap_or(1.0);
+    (1.0 - share) / (1.0 - AGREE)
+}
+
+/// How far the values are apart, in units of what is accepted.
+fn off(distance: &OutputDistance) -> f64 {
+    match distance.max_abs {
+        0.0 => 0.0,
+        // The range is what the largest difference is relative to.
+        largest => distance.rms * distance.max_rel / largest / CLOSE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn distance(agreement: Option<f64>, rms: f64) -> OutputDistance {
+        OutputDistance {
+            name: "y".to_owned(),
+            max_abs: 4.0,
+            max_rel: 0.4,
+            rms,
+            argmax_agreement: agreement,
+        }
+    }
+
+    #[test]
+    fn modes_agree_in_class_and_in_value() {
+        // The range is 10.
+        assert!(apart(&distance(Some(1.0), 0.9)) < 1.0);
+        assert!(apart(&distance(Some(0.99), 0.9)) < 1.0);
+        assert!(apart(&distance(Some(0.9), 0.1)) > 1.0);
+        assert!(apart(&distance(Some(1.0), 1.1)) > 1.0);
+        assert!(apart(&distance(None, 0.9)) < 1.0);
+        assert!(apart(&distance(None, f64::NAN)) > 1.0);
+    }
+
+    #[test]
+    fn words_stay_whole() {
+        assert_eq!(wrapped("a bb ccc dddd", 6), ["a bb", "ccc", "dddd"]);
+        assert_eq!(wrapped("", 6), [""]);
+    }
 }

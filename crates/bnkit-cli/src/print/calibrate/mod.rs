@@ -32,14 +32,16 @@ fn name(layer: &LayerName, full: bool) -> String {
     cut(node, NAME - calls.len()) + &calls
 }
 
-/// The end of a name tells more than its beginning.
+/// The middle of a name goes: the beginning says which module, the end which part of it.
 fn cut(name: &str, width: usize) -> String {
-    let length = name.chars().count();
-    if length <= width {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= width {
         return name.to_owned();
     }
-    let end: String = name.chars().skip(length + 1 - width).collect();
-    format!("…{end}")
+    let head = width / 3;
+    let tail = letters.len() - (width - head - 1);
+    let part = |letters: &[char]| letters.iter().collect::<String>();
+    format!("{}…{}", part(&letters[..head]), part(&letters[tail..]))
 }
 
 /// "1,437 samples in 45 batches of 32, until stable".
@@ -115,4 +117,43 @@ fn verdict(sampling: &Sampling, seen: u64) -> (Option<bool>, String) {
 /// A ratio of variances from logarithms, as in "×0.5 … ×2".
 fn ratios(low: f64, high: f64) -> String {
     range(low.exp(), high.exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_lose_their_middle() {
+        let mut layer = LayerName {
+            node: "/layer3/0/downsample/downsample.1/BatchNormalization".to_owned(),
+            calls: Vec::new(),
+            scope: String::new(),
+            channels: 8,
+        };
+        assert_eq!(name(&layer, false), "/layer3…/downsample.1");
+        assert_eq!(name(&layer, true), layer.node);
+        layer.calls = vec!["x".to_owned(); 2];
+        let short = name(&layer, false);
+        assert!(
+            short.ends_with(" (+2)") && short.chars().count() <= NAME,
+            "{short}"
+        );
+    }
+
+    #[test]
+    fn the_verdict_says_how_many_more() {
+        let mut sampling = Sampling {
+            enough: Some(false),
+            settled: 0.9996,
+            tolerance: 0.05,
+            samples_needed: Some(5400),
+        };
+        assert_eq!(
+            verdict(&sampling, 1400).1,
+            "not enough: standard errors are within 0.05 in 99.9 % of the channels; about 4,000 more would do"
+        );
+        sampling.enough = None;
+        assert!(verdict(&sampling, 1400).1.starts_with("too few batches"));
+    }
 }

@@ -39,7 +39,7 @@ impl Document for ValidateReport {
         if rows.len() > 0 {
             writeln!(
                 out,
-                "\nLayers, worst first (KL of the channels: ▄ is at the limit, each step is twice as much)"
+                "\nLayers, worst first (channels: ▄ up to the limit of KL, each step more doubles)"
             )?;
             table(out, &rows, detail)?;
         }

@@ -219,11 +219,12 @@ fn from_data(
         progress,
     };
     let seen = if job.method.method == Method::Sequential {
-        let (seen, passes) = sequential::run(&pass)?;
+        let (seen, passes) = sequential::run(&pass).map_err(|error| in_model(error, &job.input))?;
         report.passes = passes;
         seen
     } else {
-        pass.run(&Normalise::Batch)?
+        pass.run(&Normalise::Batch)
+            .map_err(|error| in_model(error, &job.input))?
     };
     if seen.interrupted && job.partial.is_none() {
         return Err(Error::Interrupted);

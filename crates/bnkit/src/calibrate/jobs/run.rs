@@ -55,7 +55,9 @@ pub fn run(job: &RunJob, progress: &dyn Progress) -> Result<RunReport> {
         let trained = match &mut train {
             None => None,
             Some(gathered) => {
-                let run = network.run(number, &batch, &Normalise::Batch, true)?;
+                let run = network
+                    .run(number, &batch, &Normalise::Batch, true)
+                    .map_err(|error| in_model(error, &job.input))?;
                 for (&place, moments) in network.places().iter().zip(&run.observed) {
                     if let Some(moments) = moments {
                         norms[place].add(&modules[place], moments);
@@ -66,7 +68,9 @@ pub fn run(job: &RunJob, progress: &dyn Progress) -> Result<RunReport> {
             }
         };
         if let (Some(gathered), Some(given)) = (&mut eval, &given) {
-            let run = network.run(number, &batch, &Normalise::Given(given), true)?;
+            let run = network
+                .run(number, &batch, &Normalise::Given(given), true)
+                .map_err(|error| in_model(error, &job.input))?;
             gathered.add(&run.outputs)?;
             if let Some(trained) = trained {
                 compare(&mut distances, &run.outputs, &trained)?;

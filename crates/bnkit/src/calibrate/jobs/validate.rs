@@ -52,10 +52,11 @@ pub fn validate(job: &ValidateJob, progress: &dyn Progress) -> Result<ValidateRe
         Method::Sequential => {
             let stored: Vec<Option<Statistics>> = vec![None; modules.len()];
             let given = network.given(&modules, &stored)?;
-            pass.run(&Normalise::Given(&given))?
+            pass.run(&Normalise::Given(&given))
         }
-        _ => pass.run(&Normalise::Batch)?,
+        _ => pass.run(&Normalise::Batch),
     };
+    let seen = seen.map_err(|error| in_model(error, &job.input))?;
     if seen.interrupted {
         return Err(Error::Interrupted);
     }
