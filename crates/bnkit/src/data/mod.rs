@@ -9,6 +9,7 @@
 pub mod images;
 mod npy;
 pub mod preprocess;
+mod resample;
 
 use std::fs::File;
 use std::io::BufReader;

@@ -10,8 +10,9 @@
 
 use bnkit_model::{Error, Result};
 use image::RgbImage;
-use image::imageops::{self, FilterType};
 use serde::Deserialize;
+
+pub use super::resample::{Filter, Resize, ResizeTo};
 
 /// The steps from a decoded image (values from 0 to 255) to a network's input.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -31,39 +32,6 @@ pub struct Preprocess {
     pub std: Vec<f64>,
     /// The order of the axes.
     pub layout: Layout,
-}
-
-/// A change of size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resize {
-    /// To what.
-    pub to: ResizeTo,
-    /// How pixels are interpolated.
-    pub filter: Filter,
-}
-
-/// The size after a resize.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResizeTo {
-    /// The shorter side gets this length, the other follows (rounded down, as in torchvision).
-    Shorter(u32),
-    /// Height and width.
-    Exact([u32; 2]),
-}
-
-/// How pixels are interpolated; when an image shrinks, the filter widens, as in Pillow.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Filter {
-    /// The nearest pixel.
-    Nearest,
-    /// A triangle (Pillow's BILINEAR).
-    #[default]
-    Bilinear,
-    /// Catmull and Rom's cubic (Pillow's BICUBIC).
-    Bicubic,
-    /// Lanczos' window of 3.
-    Lanczos,
 }
 
 /// Colours and their order.
@@ -247,9 +215,9 @@ impl Preprocess {
     /// Dimensions (without samples) and values of an image, row-major.
     ///
     /// # Errors
-    /// If the image is smaller than what is to be cut from it.
+    /// If the image is smaller than what is to be cut from it, or would get far too large.
     pub fn apply(&self, image: &RgbImage) -> Result<([usize; 3], Vec<f32>)> {
-        let resized = self.resize.map(|resize| resize.apply(image));
+        let resized = self.resize.map(|resize| resize.apply(image)).transpose()?;
         let image = resized.as_ref().unwrap_or(image);
         let (width, height) = image.dimensions();
         let [rows, columns] = self.crop.unwrap_or([height, width]);
@@ -286,35 +254,6 @@ impl Preprocess {
             Layout::Nhwc => [rows, columns, channels],
         };
         Ok((dims, values))
-    }
-}
-
-impl Resize {
-    fn apply(self, image: &RgbImage) -> RgbImage {
-        let (width, height) = image.dimensions();
-        let (new_width, new_height) = match self.to {
-            ResizeTo::Exact([height, width]) => (width, height),
-            ResizeTo::Shorter(length) => {
-                let longer = |long: u32, short: u32| {
-                    let longer = u64::from(length) * u64::from(long) / u64::from(short.max(1));
-                    u32::try_from(longer).unwrap_or(u32::MAX)
-                };
-                match width <= height {
-                    true => (length, longer(height, width)),
-                    false => (longer(width, height), length),
-                }
-            }
-        };
-        if (new_width, new_height) == (width, height) {
-            return image.clone();
-        }
-        let filter = match self.filter {
-            Filter::Nearest => FilterType::Nearest,
-            Filter::Bilinear => FilterType::Triangle,
-            Filter::Bicubic => FilterType::CatmullRom,
-            Filter::Lanczos => FilterType::Lanczos3,
-        };
-        imageops::resize(image, new_width, new_height, filter)
     }
 }
 
@@ -362,18 +301,6 @@ mod tests {
         assert_eq!(values[..6], [0., 1., 0., 0., 1., 1.]);
         let error = nhwc.apply(&gradient(1, 6)).unwrap_err().to_string();
         assert!(error.contains("6×1"), "{error}");
-    }
-
-    #[test]
-    fn the_shorter_side_leads() {
-        let resize = |to| Resize {
-            to,
-            filter: Filter::Bilinear,
-        };
-        let size = |to, width, height| resize(to).apply(&gradient(width, height)).dimensions();
-        assert_eq!(size(ResizeTo::Shorter(10), 20, 33), (10, 16));
-        assert_eq!(size(ResizeTo::Shorter(10), 33, 20), (16, 10));
-        assert_eq!(size(ResizeTo::Exact([5, 7]), 33, 20), (7, 5));
     }
 
     #[test]
