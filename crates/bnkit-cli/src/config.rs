@@ -309,7 +309,7 @@ mod tests {
         );
         assert_eq!(
             error("\nfodl:\n"),
-            "c.yaml:2: unknown section \"fodl\": there are fold, inspect, verify, explain"
+            "c.yaml:2: unknown section \"fodl\": there are fold, inspect, verify, unfold, explain"
         );
         assert_eq!(
             error("fold:\n  samples: 0\n"),

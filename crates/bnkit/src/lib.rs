@@ -31,6 +31,7 @@ mod refusal;
 pub mod report;
 pub mod route;
 pub mod site;
+pub mod unfold;
 pub mod verify;
 
 pub use error::{Error, Result};

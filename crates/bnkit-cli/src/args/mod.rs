@@ -10,6 +10,7 @@ pub(crate) mod inspect;
 pub(crate) mod proof;
 pub(crate) mod report;
 pub(crate) mod shared;
+pub(crate) mod unfold;
 mod values;
 pub(crate) mod verify;
 
@@ -40,5 +41,6 @@ pub(crate) enum Command {
     Fold(fold::Fold),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
+    Unfold(unfold::Unfold),
     Explain(explain::Explain),
 }

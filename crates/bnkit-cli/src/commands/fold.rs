@@ -24,10 +24,21 @@ pub(super) fn run(args: &Fold, force: bool, output: &Output) -> anyhow::Result<A
     if let Some(target) = &target {
         writable(target, &args.model, force)?;
     }
-    let models: Vec<&Path> = [Some(args.model.as_path()), target.as_deref()]
-        .into_iter()
-        .flatten()
-        .collect();
+    if let Some(stats) = &args.keep_stats {
+        output::folder_exists(stats)?;
+        let same = |other: &Path| output::same_file(stats, other) || stats == other;
+        if same(&args.model) || target.as_deref().is_some_and(same) {
+            bail!("--keep-stats: {} is the model itself", stats.display());
+        }
+    }
+    let models: Vec<&Path> = [
+        Some(args.model.as_path()),
+        target.as_deref(),
+        args.keep_stats.as_deref(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     output.check(&models)?;
 
     let report = pipeline::fold(
@@ -60,6 +71,7 @@ fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob
             aggressive: args.aggressive,
             lower: args.lower,
         },
+        keep_stats: args.keep_stats.clone(),
         verify: (!args.no_verify).then(|| args.proof.options()),
         require_end_to_end: args.proof.end_to_end(),
         require_all_folded: args.require_all_folded,
@@ -82,7 +94,7 @@ fn default_output(model: &Path) -> PathBuf {
 }
 
 /// An error if the output must not or cannot be written: better now than after the work.
-fn writable(target: &Path, model: &Path, force: bool) -> anyhow::Result<()> {
+pub(super) fn writable(target: &Path, model: &Path, force: bool) -> anyhow::Result<()> {
     output::folder_exists(target)?;
     if target.is_dir() {
         bail!("{}: this is a folder; -o names a file", target.display());

@@ -3,6 +3,7 @@
 mod explain;
 mod fold;
 mod inspect;
+mod unfold;
 mod verify;
 
 use anyhow::Context;
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
         Command::Fold(args) => fold::run(&args, cli.shared.force, &output),
         Command::Inspect(args) => inspect::run(&args, &output),
         Command::Verify(args) => verify::run(&args, &output),
+        Command::Unfold(args) => unfold::run(&args, cli.shared.force, &output),
         Command::Explain(args) => explain::run(&args, &output),
     }
 }

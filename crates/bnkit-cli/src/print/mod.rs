@@ -11,6 +11,7 @@ pub(crate) mod proof;
 pub(crate) mod samples;
 mod style;
 mod table;
+mod unfold;
 pub(crate) mod units;
 mod verify;
 mod warnings;

@@ -17,7 +17,7 @@ use crate::clean::Cleaner;
 use crate::report::{Cleanup, Decision, Finding, Site, Summary, Warning};
 use crate::route::Route;
 use crate::site::is_batch_norm;
-use crate::{Error, Result, glob::Choice};
+use crate::{Error, Result, glob::Choice, unfold};
 
 mod lower;
 mod moves;
@@ -50,6 +50,8 @@ pub struct Options {
 pub struct Plan {
     /// The model with everything done; computed tensors are recipes until they are written.
     folded: Model,
+    /// The model before the first affine moved, in eval mode: what an undo goes back to.
+    prepared: Model,
     /// Every BatchNorm, in graph order.
     pub sites: Vec<Site>,
     /// What else is tidied up.
@@ -68,6 +70,14 @@ impl Plan {
     /// The folded model. This cannot refuse: all conditions were checked in the plan.
     pub fn apply(&self) -> &Model {
         &self.folded
+    }
+
+    /// What [`unfold`](crate::unfold) needs to bring the BatchNorms back: the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// If something was done that cannot be undone, naming the node, or a tensor cannot be read.
+    pub fn kept_stats(&self) -> Result<Vec<u8>> {
+        unfold::kept(&self.prepared, &self.folded, &self.sites)
     }
 
     /// Puts an entry into the folded model's `metadata_props`.
@@ -132,6 +142,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         &mut planner.sites,
     )?;
     cleaner.bypass_identities(&mut planner.model, &planner.types)?;
+    let prepared = planner.model.clone();
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
     while planner.pass(&order)? {}
     // What stays of these absorbs nothing more, so they come when nothing else moves.
@@ -180,6 +191,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     };
     Ok(Plan {
         folded,
+        prepared,
         sites,
         cleanup: cleaner.done,
         routes,
