@@ -299,8 +299,9 @@ fn is_close(a: &Tensor, b: &Tensor) -> bool {
         _ => return a == b,
     };
     let (a, b) = (a.to_f64().expect("numbers"), b.to_f64().expect("numbers"));
-    // NaN is close to NaN.
-    let close = |a: f64, b: f64| !((a - b).abs() > 2.0 * epsilon * a.abs());
+    let close = |a: f64, b: f64| {
+        a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 2.0 * epsilon * a.abs()
+    };
     a.len() == b.len() && a.into_iter().zip(b).all(|(a, b)| close(a, b))
 }
 
