@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import TensorProto, helper
 
-from .build import F16, case
+from .build import F16, F64, case
 from .scopes import branches, conv_bn, flag, image
 
 
@@ -88,3 +88,28 @@ def review_name_in_body(g):
     g.kept("bn", "name-conflict")
     g.folded("else/bn", "else/conv")
     g.check = "basic"
+
+
+@case("f16 in the bodies of an If: what rounding to f16 costs there counts as noise.", opset=15, dtype=F16)
+def review_f16_bodies(g):
+    g.numpy_only = True
+    x = image(g)
+    flag(g)
+
+    def branch(body, prefix):
+        body.dtype = F16
+        y = body.bn(x, 3, f"{prefix}/bn")
+        return body.conv(y, 3, 4, (1, 1), name=f"{prefix}/conv", bias=False)
+
+    g.output(branches(g, lambda b: branch(b, "then"), lambda b: branch(b, "else")))
+    g.folded("then/bn", "then/conv")
+    g.folded("else/bn", "else/conv")
+
+
+@case("A constant divided by values near zero: ill-conditioned, in doubles, and yet equal.", dtype=F64)
+def review_near_zero_divisor(g):
+    g.numpy_only = True
+    y = g.bn(g.conv(image(g), 3, 4), 4)
+    y = g.node("Div", [g.const("c", np.array(1.5)), y], "div")
+    g.output(y)
+    g.folded("bn", "conv")

@@ -13,6 +13,9 @@ use serde_yaml::Value;
 /// Options that make no sense in the file.
 const NOT_HERE: [&str; 3] = ["config", "help", "version"];
 
+/// The section, and the option, that says what is done to images.
+const PREPROCESS: &str = "preprocess";
+
 /// The command with the defaults that the file at `path` asks for, if the command named `running` is to run. The other
 /// sections are checked all the same: a typo should not wait for its day.
 pub(crate) fn apply(command: Command, running: &str, path: &Path) -> anyhow::Result<Command> {
@@ -25,8 +28,17 @@ pub(crate) fn apply(command: Command, running: &str, path: &Path) -> anyhow::Res
         Value::Mapping(sections) => sections,
         _ => bail!(Place::file(path).error("expected a section per command, as in \"fold:\"")),
     };
-    sections
+    // What all commands share comes first, so that a command's own section wins.
+    let (shared, sections): (Vec<_>, Vec<_>) = sections
         .iter()
+        .partition(|(name, _)| name.as_str() == Some(PREPROCESS));
+    let command = shared
+        .into_iter()
+        .try_fold(command, |command, (_, value)| {
+            preprocess(command, running, path, &text, value)
+        })?;
+    sections
+        .into_iter()
         .try_fold(command, |command, (name, options)| {
             let place = Place {
                 path,
@@ -42,6 +54,50 @@ pub(crate) fn apply(command: Command, running: &str, path: &Path) -> anyhow::Res
         })
 }
 
+/// The command with what is done to images, wherever it runs on any: a section of its own, for all commands.
+fn preprocess(
+    command: Command,
+    running: &str,
+    path: &Path,
+    text: &str,
+    value: &Value,
+) -> anyhow::Result<Command> {
+    let has_it = |command: &&Command| {
+        let mut options = command.get_arguments();
+        options.any(|arg| arg.get_long() == Some(PREPROCESS))
+    };
+    // It is checked with any command that has the option.
+    let Some(any) = command.get_subcommands().find(has_it) else {
+        return Ok(command);
+    };
+    let runs = command.find_subcommand(running).filter(has_it).is_some();
+    let section = if runs { running } else { any.get_name() }.to_owned();
+    let place = Place {
+        path,
+        text,
+        keys: vec![PREPROCESS.to_owned()],
+    };
+    let declared = command.find_subcommand(&section).cloned();
+    let argument = declared.as_ref().and_then(|declared| {
+        declared
+            .get_arguments()
+            .find(|arg| arg.get_long() == Some(PREPROCESS))
+    });
+    let Some(arg) = argument else {
+        return Ok(command);
+    };
+    let values = values(arg, value)
+        .map_err(|wrong| place.error(format!("section {PREPROCESS:?}: {wrong}")))?;
+    check(arg, &values).map_err(|wrong| place.error(format!("section {PREPROCESS:?}: {wrong}")))?;
+    let id = arg.get_id().clone();
+    Ok(match runs {
+        true => command.mut_subcommand(section, |section| {
+            section.mut_arg(id, |arg| arg.default_values(values))
+        }),
+        false => command,
+    })
+}
+
 /// The command with the defaults of one section.
 fn section(command: Command, place: &Place<'_>, options: &Value) -> anyhow::Result<Command> {
     let name = &place.keys[0];
@@ -49,6 +105,7 @@ fn section(command: Command, place: &Place<'_>, options: &Value) -> anyhow::Resu
         let known = command
             .get_subcommands()
             .map(Command::get_name)
+            .chain([PREPROCESS])
             .collect::<Vec<_>>()
             .join(", ");
         bail!(place.error(format!("unknown section {name:?}: there are {known}")));
@@ -111,6 +168,11 @@ fn values(arg: &Arg, value: &Value) -> Result<Vec<String>, &'static str> {
         (ArgAction::SetTrue, _) => Err("expected true or false"),
         (ArgAction::Append, Value::Sequence(list)) => list.iter().map(scalar).collect(),
         (_, Value::Sequence(_)) => Err("expected one value, not a list"),
+        // The option takes a description in words, too: JSON is YAML.
+        (_, Value::Mapping(_)) if arg.get_long() == Some(PREPROCESS) => {
+            let words = serde_json::to_string(value);
+            Ok(vec![words.map_err(|_| "expected names and values")?])
+        }
         _ => Ok(vec![scalar(value)?]),
     }
 }
@@ -309,7 +371,7 @@ mod tests {
         );
         assert_eq!(
             error("\nfodl:\n"),
-            "c.yaml:2: unknown section \"fodl\": there are fold, inspect, verify, unfold, explain"
+            "c.yaml:2: unknown section \"fodl\": there are fold, inspect, recalibrate, validate, run, stats, merge, verify, unfold, explain, preprocess"
         );
         assert_eq!(
             error("fold:\n  samples: 0\n"),

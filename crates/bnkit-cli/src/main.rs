@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod config;
+mod interrupt;
 mod output;
 mod print;
 mod progress;

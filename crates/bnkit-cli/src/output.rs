@@ -66,8 +66,15 @@ impl Output {
                 .with_context(|| format!("{}: cannot be written", path.display()))?;
         }
         if self.format != Format::Github {
+            let text = self.format == Format::Text && !self.quiet;
+            let told = |line: &str| {
+                let mut codes = document.told().iter();
+                codes.any(|code| line.ends_with(&format!("[{code}]")))
+            };
             for warning in document.warnings(self.detail) {
-                message(YELLOW, "warning", &warning);
+                if !(text && told(&warning)) {
+                    message(YELLOW, "warning", &warning);
+                }
             }
         }
         if self.quiet && self.format == Format::Text {
@@ -146,6 +153,11 @@ pub(crate) fn error(error: &anyhow::Error) {
 /// Tells why the answer is no.
 pub(crate) fn failed(text: &str) {
     message(RED, "failed", text);
+}
+
+/// Tells what the user should know while waiting.
+pub(crate) fn note(text: &str) {
+    message(YELLOW, "interrupted", text);
 }
 
 /// One line on stderr. If that cannot be written, there is nobody left to tell.

@@ -27,18 +27,19 @@ pub fn tensor_from_pb(bytes: &[u8]) -> Result<(String, Tensor)> {
     Ok((name, from_raw(proto)?))
 }
 
-/// Name and element type of the constants of the main graph: initializers, and Constant nodes by the name of their output.
+/// Name and element type of the constants of the graph and of its bodies: initializers, and Constant nodes by the name of their output.
 ///
 /// # Errors
 /// If the bytes are no ONNX model.
 pub fn constant_types(model: &[u8]) -> Result<Vec<(String, DType)>> {
     let model = decode(model)?;
     Ok(constants_of(graph(&model)?)
+        .into_iter()
         .map(|(name, tensor)| (name.to_owned(), DType::from_onnx(tensor.data_type)))
         .collect())
 }
 
-/// The constants of the main graph that `wanted` (asked with name and type) picks, in file order.
+/// The constants of the graph and of its bodies that `wanted` (asked with name and type) picks, in file order.
 ///
 /// # Errors
 /// If the model or a picked tensor cannot be read.
@@ -49,6 +50,7 @@ pub fn constants(
 ) -> Result<Vec<(String, Tensor)>> {
     let model = decode(model)?;
     constants_of(graph(&model)?)
+        .into_iter()
         .filter(|(name, tensor)| wanted(name, DType::from_onnx(tensor.data_type)))
         .map(|(name, tensor)| {
             let mut tensor = tensor.clone();
@@ -58,23 +60,28 @@ pub fn constants(
         .collect()
 }
 
-fn constants_of(graph: &GraphProto) -> impl Iterator<Item = (&str, &TensorProto)> {
-    let nodes = graph
-        .node
-        .iter()
-        .filter(|node| node.op_type == "Constant")
-        .filter_map(|node| {
-            let value = node
-                .attribute
-                .iter()
-                .find(|attribute| attribute.name == "value")?;
-            Some((node.output.first()?.as_str(), value.t.as_ref()?))
-        });
-    graph
+/// The constants of a graph and of all bodies in it. Names are unique where the model is valid, but for bodies side by side.
+fn constants_of(graph: &GraphProto) -> Vec<(&str, &TensorProto)> {
+    let mut found: Vec<(&str, &TensorProto)> = graph
         .initializer
         .iter()
         .map(|tensor| (tensor.name.as_str(), tensor))
-        .chain(nodes)
+        .collect();
+    for node in &graph.node {
+        for attribute in &node.attribute {
+            if let (true, Some(tensor), Some(name)) = (
+                node.op_type == "Constant" && attribute.name == "value",
+                &attribute.t,
+                node.output.first(),
+            ) {
+                found.push((name, tensor));
+            }
+            for body in attribute.g.iter().chain(&attribute.graphs) {
+                found.extend(constants_of(body));
+            }
+        }
+    }
+    found
 }
 
 fn from_raw(proto: TensorProto) -> Result<Tensor> {

@@ -305,6 +305,8 @@ fn a_recalibrated_model_is_valid_and_can_be_folded_at_once() {
     job.fold = Some(FoldAfter {
         fold: Default::default(),
         verify: Some(Default::default()),
+        require_end_to_end: true,
+        require_all_folded: true,
     });
     let report = recalibrate(&job, &Quiet).unwrap();
     assert_eq!(report.fold.unwrap().summary.folded, 10);

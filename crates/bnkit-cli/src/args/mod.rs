@@ -3,14 +3,22 @@
 //! One file per command, and one per group of options that several commands share. Rules between options live with
 //! the command that obeys them, because an option may come from the configuration file too.
 
+pub(crate) mod batches;
 pub(crate) mod data;
 pub(crate) mod explain;
 pub(crate) mod fold;
+pub(crate) mod fold_after;
 pub(crate) mod inspect;
+pub(crate) mod merge;
+pub(crate) mod method;
 pub(crate) mod proof;
+pub(crate) mod recalibrate;
 pub(crate) mod report;
+pub(crate) mod run;
 pub(crate) mod shared;
+pub(crate) mod stats;
 pub(crate) mod unfold;
+pub(crate) mod validate;
 mod values;
 pub(crate) mod verify;
 
@@ -19,7 +27,7 @@ use clap::{Parser, Subcommand};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, nothing to object to
-  1  the answer is no: not equivalent, bad statistics, a --require… missed; no model is written
+  1  the answer is no: not equivalent, drifted or bad statistics, a --require… missed; no model is written
   2  it could not work: bad arguments, unreadable or unsupported input, I/O; no model is written";
 
 /// Fold BatchNorm out of trained checkpoints, exactly, and prove it
@@ -40,6 +48,11 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Fold(fold::Fold),
     Inspect(inspect::Inspect),
+    Recalibrate(recalibrate::Recalibrate),
+    Validate(validate::Validate),
+    Run(run::Run),
+    Stats(stats::Stats),
+    Merge(merge::Merge),
     Verify(verify::Verify),
     Unfold(unfold::Unfold),
     Explain(explain::Explain),

@@ -6,9 +6,10 @@ use clap::{Args, ValueEnum};
 use super::data::Data;
 use super::values;
 
+/// How equal is equal.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Proof")]
-pub(crate) struct Proof {
+pub(crate) struct Tolerances {
     /// Absolute tolerance, instead of the one derived from the noise of the arithmetic
     #[arg(long, value_name = "X", value_parser = values::tolerance)]
     pub(crate) atol: Option<f64>,
@@ -24,6 +25,13 @@ pub(crate) struct Proof {
     /// Demand more: end-to-end means that no verdict below "equivalent" is good enough
     #[arg(long, value_name = "WHAT")]
     pub(crate) require: Option<Requirement>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Proof")]
+pub(crate) struct Proof {
+    #[command(flatten)]
+    pub(crate) tolerances: Tolerances,
 
     #[command(flatten)]
     pub(crate) data: Data,
@@ -36,9 +44,25 @@ pub(crate) enum Requirement {
     EndToEnd,
 }
 
-impl Proof {
+impl Tolerances {
     pub(crate) fn end_to_end(&self) -> bool {
         self.require == Some(Requirement::EndToEnd)
+    }
+
+    /// The options of a proof on random inputs.
+    pub(crate) fn options(&self) -> VerifyOptions {
+        VerifyOptions {
+            atol: self.atol,
+            rtol: self.rtol,
+            tolerance_factor: self.tolerance_factor,
+            ..VerifyOptions::default()
+        }
+    }
+}
+
+impl Proof {
+    pub(crate) fn end_to_end(&self) -> bool {
+        self.tolerances.end_to_end()
     }
 
     pub(crate) fn options(&self) -> VerifyOptions {
@@ -47,9 +71,7 @@ impl Proof {
             shapes: self.data.shapes.clone(),
             samples: self.data.samples as usize,
             seed: self.data.seed,
-            atol: self.atol,
-            rtol: self.rtol,
-            tolerance_factor: self.tolerance_factor,
+            ..self.tolerances.options()
         }
     }
 }

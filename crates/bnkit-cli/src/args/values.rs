@@ -1,4 +1,10 @@
-//! Values that need more than a type: shapes and tolerances.
+//! Values that need more than a type: shapes, tolerances, methods, shards, preprocessing.
+
+use std::path::Path;
+
+use bnkit::calibrate::{Convention, Method, Shard};
+use bnkit::data::preprocess::{Preprocess, Preset};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 /// `name=1x3x224x224`, or `1x3x224x224` for the only input of a model (the name is then empty).
 pub(super) fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
@@ -31,6 +37,70 @@ pub(super) fn factor(text: &str) -> Result<f64, String> {
     }
 }
 
+/// `I/N` with I from 1 to N.
+pub(super) fn shard(text: &str) -> Result<Shard, String> {
+    text.parse()
+        .map_err(|error: bnkit::Error| error.to_string())
+}
+
+/// How batch statistics become running statistics.
+pub(super) fn method() -> impl TypedValueParser<Value = Method> {
+    let words = [
+        ("precise", "moments of all batches together"),
+        (
+            "average",
+            "the average of the batches, as PyTorch's update_bn",
+        ),
+        (
+            "ema",
+            "a moving average from the stored values on, as training does it",
+        ),
+        (
+            "sequential",
+            "in eval mode: passes until the statistics stay the same",
+        ),
+    ];
+    words_of(words).try_map(|word| word.parse::<Method>())
+}
+
+/// Whose momentum and whose variance.
+pub(super) fn convention() -> impl TypedValueParser<Value = Convention> {
+    let words = [
+        (
+            "onnx",
+            "momentum weighs the history, the variance divides by n",
+        ),
+        (
+            "torch",
+            "momentum weighs the batch, the variance divides by n - 1",
+        ),
+        ("keras", "as onnx"),
+    ];
+    words_of(words).try_map(|word| word.parse::<Convention>())
+}
+
+fn words_of<const N: usize>(words: [(&'static str, &'static str); N]) -> PossibleValuesParser {
+    PossibleValuesParser::new(words.map(|(word, help)| PossibleValue::new(word).help(help)))
+}
+
+/// A preset's name, a YAML file, or the YAML itself in braces.
+pub(super) fn preprocess(text: &str) -> Result<Preprocess, String> {
+    match text {
+        "imagenet" => return Ok(Preprocess::preset(Preset::Imagenet)),
+        "inception" => return Ok(Preprocess::preset(Preset::Inception)),
+        "tensorflow" => return Ok(Preprocess::preset(Preset::Tensorflow)),
+        _ => {}
+    }
+    if text.trim_start().starts_with('{') {
+        return serde_yaml::from_str(text).map_err(|error| error.to_string());
+    }
+    if Path::new(text).extension().is_none() && !Path::new(text).exists() {
+        return Err("there are imagenet, inception, tensorflow, or a YAML file".to_owned());
+    }
+    let content = std::fs::read_to_string(text).map_err(|error| error.to_string())?;
+    serde_yaml::from_str(&content).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +123,31 @@ mod tests {
         for wrong in ["-1", "nan", "inf", "", "x"] {
             assert!(tolerance(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn preprocessing_is_a_preset_or_yaml() {
+        assert_eq!(
+            preprocess("inception"),
+            Ok(Preprocess::preset(Preset::Inception))
+        );
+        let small = preprocess("{preset: imagenet, crop: [32, 48]}").unwrap();
+        assert_eq!(small.crop, Some([32, 48]));
+        assert_eq!(small.mean, [0.485, 0.456, 0.406]);
+        let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+        std::fs::write(file.path(), "color: grey\nscale: 1\n").unwrap();
+        assert_eq!(
+            preprocess(file.path().to_str().unwrap()).unwrap().scale,
+            1.0
+        );
+        std::fs::write(file.path(), "colour: grey\n").unwrap();
+        let wrong = preprocess(file.path().to_str().unwrap()).unwrap_err();
+        assert!(wrong.contains("colour"), "{wrong}");
+        assert!(
+            preprocess("imagnet")
+                .unwrap_err()
+                .contains("imagenet, inception")
+        );
+        assert!(preprocess("no.yaml").is_err() && preprocess("{crop: 3}").is_err());
     }
 }

@@ -3,13 +3,19 @@
 mod explain;
 mod fold;
 mod inspect;
+mod merge;
+mod recalibrate;
+mod run;
+mod stats;
+mod target;
 mod unfold;
+mod validate;
 mod verify;
 
 use anyhow::Context;
 
 use crate::args::{Cli, Command};
-use crate::output::Output;
+use crate::output::{self, Output};
 
 /// The answer of a command that worked: exit code 0 or 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +36,24 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
     match cli.command {
         Command::Fold(args) => fold::run(&args, cli.shared.force, &output),
         Command::Inspect(args) => inspect::run(&args, &output),
+        Command::Recalibrate(args) => recalibrate::run(&args, cli.shared.force, &output),
+        Command::Validate(args) => validate::run(&args, &output),
+        Command::Run(args) => run::run(&args, cli.shared.force, &output),
+        Command::Stats(args) => stats::run(&args, cli.shared.force, &output),
+        Command::Merge(args) => merge::run(&args, cli.shared.force, &output),
         Command::Verify(args) => verify::run(&args, &output),
         Command::Unfold(args) => unfold::run(&args, cli.shared.force, &output),
         Command::Explain(args) => explain::run(&args, &output),
+    }
+}
+
+/// "No" if there is something to object to, which stderr then says.
+fn answer(failure: Option<&str>) -> Answer {
+    match failure {
+        None => Answer::Yes,
+        Some(why) => {
+            output::failed(why);
+            Answer::No
+        }
     }
 }

@@ -3,8 +3,7 @@
 use anyhow::bail;
 use bnkit::unfold::{self, UnfoldJob};
 
-use super::Answer;
-use super::fold::writable;
+use super::{Answer, target};
 use crate::args::unfold::Unfold;
 use crate::output::{self, Output};
 use crate::progress::Bar;
@@ -13,7 +12,7 @@ pub(super) fn run(args: &Unfold, force: bool, output: &Output) -> anyhow::Result
     if args.no_verify && args.proof.end_to_end() {
         bail!("--require end-to-end asks for a proof and --no-verify forbids it");
     }
-    writable(&args.output, &args.model, force)?;
+    target::writable(&args.output, &args.model, force)?;
     output.check(&[&args.model, &args.stats, &args.output])?;
     let job = UnfoldJob {
         input: args.model.clone(),

@@ -2,6 +2,7 @@
 //!
 //! Everything here turns a finished result into characters; nothing is decided here.
 
+mod calibrate;
 pub(crate) mod explain;
 pub(crate) mod fold;
 pub(crate) mod github;
@@ -55,6 +56,11 @@ pub(crate) trait Document: Serialize {
     /// What a person should be warned of, on stderr.
     fn warnings(&self, _detail: Detail) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The codes of warnings that the text tells itself.
+    fn told(&self) -> &'static [&'static str] {
+        &[]
     }
 }
 

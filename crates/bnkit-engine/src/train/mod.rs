@@ -8,6 +8,7 @@
 //! Everything else is as in eval mode. Dropout stays off unless a seed turns it on. BatchNorms in the branches of an If take part as
 //! long as all samples take the same branch; in the body of a loop they are refused.
 
+mod convolve;
 mod depthwise;
 mod dropout;
 mod independence;
@@ -319,6 +320,7 @@ fn compile(proto: &ModelProto, typed: TypedModel, norms: &mut [Norm]) -> Result<
         .into_decluttered()
         .and_then(|mut model| {
             depthwise::exchange(&mut model)?;
+            convolve::exchange(&mut model)?;
             model.into_optimized()
         })
         .and_then(|model| Program::new(model, &places, &mut met))

@@ -42,6 +42,10 @@ pub struct FoldAfter {
     pub fold: fold::Options,
     /// How equality is proved; `None` skips the proof.
     pub verify: Option<VerifyOptions>,
+    /// Only the verdict `equivalent` is good enough.
+    pub require_end_to_end: bool,
+    /// A kept (not skipped) BatchNorm is a failure.
+    pub require_all_folded: bool,
 }
 
 /// A `recalibrate` to do.

@@ -12,6 +12,11 @@ use crate::print::units::bytes;
 pub(super) fn write(report: &FoldReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "# {}\n", headline(report))?;
     files(report, out)?;
+    body(report, out)
+}
+
+/// What was folded and how it was proved, as a part of another page too.
+pub(crate) fn body(report: &FoldReport, out: &mut dyn Write) -> io::Result<()> {
     if let Some(failure) = &report.failure {
         writeln!(out, "\n**Failed:** {failure}")?;
     }

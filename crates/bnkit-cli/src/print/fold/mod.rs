@@ -1,7 +1,7 @@
 //! The report of `fold`.
 
-mod markdown;
-mod text;
+pub(super) mod markdown;
+pub(super) mod text;
 
 use std::io::{self, Write};
 

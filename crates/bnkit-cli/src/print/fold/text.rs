@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use bnkit::report::{Decision, FoldReport};
+use bnkit::report::{Decision, FoldReport, InputFile};
 
 use super::{NOTHING_TO_FOLD, headline, kept, place, rules, tidied, title, to_eval};
 use crate::print::proof;
@@ -15,7 +15,14 @@ use crate::print::{Detail, more};
 const NAMES: usize = 4;
 
 pub(super) fn write(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
-    header(report, out)?;
+    header(&report.input, out)?;
+    body(report, out, detail)?;
+    writeln!(out)?;
+    written(report, out)
+}
+
+/// What was folded and how it was proved, as a part of another report too.
+pub(crate) fn body(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
     folded(report, out, detail)?;
     errors(report, out, detail)?;
     stayed(report, out, detail)?;
@@ -24,12 +31,11 @@ pub(super) fn write(report: &FoldReport, out: &mut dyn Write, detail: Detail) ->
         writeln!(out)?;
         proof::text(verification, out, detail)?;
     }
-    writeln!(out)?;
-    written(report, out)
+    Ok(())
 }
 
-fn header(report: &FoldReport, out: &mut dyn Write) -> io::Result<()> {
-    let input = &report.input;
+/// The file that a report is about.
+pub(crate) fn header(input: &InputFile, out: &mut dyn Write) -> io::Result<()> {
     let opset = input.opset.map(|opset| format!("opset {opset}"));
     let producer = Some(&input.producer)
         .filter(|name| !name.is_empty())

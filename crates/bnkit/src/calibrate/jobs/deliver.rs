@@ -118,6 +118,8 @@ impl Delivery<'_> {
             hash: self.hash,
             fold: fold.fold.clone(),
             verify: fold.verify.clone(),
+            require_end_to_end: fold.require_end_to_end,
+            require_all_folded: fold.require_all_folded,
             ..FoldJob::new(&path, output)
         };
         let mut report = pipeline::fold(&job, progress)?;

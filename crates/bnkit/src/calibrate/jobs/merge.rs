@@ -25,12 +25,16 @@ pub fn merge(job: &MergeJob, progress: &dyn Progress) -> Result<MergeReport> {
         files,
     } = partial::read_all(&job.partials)?;
     let options = common.options();
+    let mut fold = job.fold.clone();
+    if let Some(fold) = &mut fold {
+        fold.fold.assume_constant |= common.assume_constant;
+    }
     let delivery = Delivery {
         input: &job.input,
         output: job.output.as_deref(),
         force: job.force,
         hash: job.hash,
-        fold: job.fold.as_ref(),
+        fold: fold.as_ref(),
         note: describe(&options),
     };
     delivery.check()?;

@@ -66,6 +66,9 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
     report.summary = outcome::count(&report.layers);
     report.warnings.extend(never_ran(&report.layers));
     if report.partial.is_none() {
+        if job.interrupt.requested() {
+            return Err(Error::Interrupted);
+        }
         let mut changed = apply::apply(&model, &modules, &new)?;
         let Delivered {
             output,

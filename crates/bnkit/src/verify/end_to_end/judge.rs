@@ -11,6 +11,10 @@
 //!   The shipped model passes if |s32 − o32| ≤ factor · floor, **or** if |s32 − o64| is: where the original's own f32 arithmetic
 //!   cancels, the folded model may be the better one, and being nearer to the truth is no fault.
 //!
+//! Where a model of exact constants passes level 2 and fails level 3, the original may be ill-conditioned (it divides by values near
+//! zero, say), which a single run need not show. Then the floor also counts |o64 − m64|, m64 being the original in f64 with every
+//! constant moved by half a unit in the last place: a model cannot be held to more than its own constants carry.
+//!
 //! The floor never contains the shipped model's own result: a wrong constant cannot excuse itself. It may be large where o32 is bad;
 //! what a coarse level 3 lets through there, level 2 does not. Where o32 overflows, level 3 can say nothing, and level 2 decides.
 //!
@@ -60,6 +64,8 @@ pub(super) struct Runs<'a> {
     pub(super) exact64: &'a Values,
     pub(super) rounded64: &'a Values,
     pub(super) shipped32: &'a Values,
+    /// The original in f64 with all constants moved, where that was needed.
+    pub(super) moved64: Option<&'a Values>,
     /// Whether `exact64` is of constants before rounding.
     pub(super) exact_known: bool,
 }
@@ -88,7 +94,14 @@ pub(super) fn judge(
         max_rel: relative(logic, range),
         pass: logic <= allowed.max(DOUBLE_LIMIT * range),
     };
-    let noise_floor = arithmetic.max(storing).max(least(name, runs) * range);
+    let condition = match runs.moved64 {
+        Some(moved) => distance(name, truth, moved)?.max_abs(),
+        None => 0.0,
+    };
+    let noise_floor = arithmetic
+        .max(storing)
+        .max(condition)
+        .max(least(name, runs) * range);
     let explicit = options.atol.is_some() || options.rtol.is_some();
     let tolerance = if explicit {
         options.atol.unwrap_or(0.0) + options.rtol.unwrap_or(0.0) * range

@@ -1,0 +1,42 @@
+//! `bnkit validate`.
+
+use bnkit::calibrate::{self, DriftLimits, MethodOptions, Stability, ValidateJob};
+
+use super::{Answer, answer};
+use crate::args::validate::Validate;
+use crate::interrupt;
+use crate::output::Output;
+use crate::progress::Bar;
+
+pub(super) fn run(args: &Validate, output: &Output) -> anyhow::Result<Answer> {
+    let data = args.data.options()?;
+    output.check(&[&args.model])?;
+    let bar = Bar::new(output.quiet());
+    let job = ValidateJob {
+        input: args.model.clone(),
+        hash: output.wants_hashes(),
+        data,
+        method: MethodOptions {
+            method: args.estimate.method,
+            convention: args.estimate.convention,
+            ..MethodOptions::default()
+        },
+        selection: args.estimate.which.selection(),
+        limits: DriftLimits {
+            max_mean_drift: args.max_mean_drift,
+            max_var_drift: args.max_var_drift,
+            max_kl: args.max_kl,
+            ..DriftLimits::default()
+        },
+        worst: args.worst,
+        stability: Stability::default(),
+        until_stable: args.estimate.until_stable,
+        dropout: args.estimate.dropout,
+        threads: 0,
+        interrupt: interrupt::on_signals(&bar)?,
+    };
+    let report = calibrate::validate(&job, &bar)?;
+    drop(bar);
+    output.result(&report)?;
+    Ok(answer(report.failure.as_deref()))
+}
