@@ -281,3 +281,54 @@ fn verify_says_yes_and_no() {
     assert_eq!(run.json()["verification"]["verdict"], "not-equivalent");
     assert!(run.stderr.starts_with("failed: "), "{}", run.stderr);
 }
+
+#[test]
+fn what_is_folded_can_be_unfolded() {
+    let folder = folder_with(NET);
+    let keep = ["fold", "net.onnx", "--keep-stats", "kept.safetensors"];
+    let json = bnkit(folder.path(), &[&keep[..], &["--format", "json"]].concat())
+        .is_done()
+        .json();
+    let all = json["summary"]["batch_norms"].as_u64().unwrap();
+    assert_eq!(json["kept_stats"], "kept.safetensors");
+    let back = [
+        "unfold",
+        "net.folded.onnx",
+        "--stats",
+        "kept.safetensors",
+        "-o",
+        "back.onnx",
+    ];
+    let json = bnkit(folder.path(), &[&back[..], &["--format", "json"]].concat())
+        .is_done()
+        .json();
+    assert_eq!(json["schema"], "bnkit.unfolded/1");
+    assert_eq!(json["batch_norms"].as_array().unwrap().len() as u64, all);
+    assert_eq!(json["verification"]["verdict"], "equivalent");
+    // It is what it was, and what it was folded into.
+    bnkit(folder.path(), &["verify", "net.onnx", "back.onnx"]).is_done();
+    let text = bnkit(folder.path(), &["inspect", "back.onnx"])
+        .is_done()
+        .stdout;
+    assert!(
+        text.is_done().stdout.contains("BatchNorm"),
+        "{}",
+        text.stdout
+    );
+    let text = bnkit(folder.path(), &[&back[..], &["--force"]].concat())
+        .is_done()
+        .stdout;
+    assert!(
+        text.starts_with(&format!("Brought back {all} BatchNorms")),
+        "{text}"
+    );
+    // Neither the original nor the unfolded model is the folded one.
+    for other in ["net.onnx", "back.onnx"] {
+        let mut again = back;
+        (again[1], again[5]) = (other, "other.onnx");
+        let run = bnkit(folder.path(), &again);
+        assert_eq!(run.code, 2, "{}", run.stderr);
+        assert!(run.stderr.contains("node \""), "{}", run.stderr);
+        assert!(!folder.path().join("other.onnx").exists());
+    }
+}

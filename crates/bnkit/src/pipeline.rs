@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bnkit_model::onnx::{Model, Payload, SaveOptions, Types};
 
+use crate::calibrate::files;
 use crate::fold::{self, Options, Plan};
 use crate::report::{
     Decision, FoldReport, InputFile, OutputFile, Tool, Verdict, Verification, VerifyReport,
@@ -58,6 +59,8 @@ pub struct FoldJob {
     pub provenance: bool,
     /// What may be folded.
     pub fold: Options,
+    /// Where the parameters of the removed BatchNorms are kept, for [`unfold`](crate::unfold).
+    pub keep_stats: Option<PathBuf>,
     /// How equality is proved; `None` skips the proof.
     pub verify: Option<VerifyOptions>,
     /// Only the verdict `equivalent` is good enough; `equivalent-local` writes nothing.
@@ -76,6 +79,7 @@ impl FoldJob {
             hash: false,
             provenance: false,
             fold: Options::default(),
+            keep_stats: None,
             verify: Some(VerifyOptions::default()),
             require_end_to_end: false,
             require_all_folded: false,
@@ -97,6 +101,9 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
             "{}: exists already; --force replaces it",
             output.display()
         )));
+    }
+    if let Some(stats) = &job.keep_stats {
+        files::check_free(stats, job.force)?;
     }
     progress.begin(Phase::Reading, None);
     let model = Model::open(&job.input)?;
@@ -128,6 +135,7 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         errors: plan.errors.clone(),
         failure: None,
         verification,
+        kept_stats: None,
         output: None,
     };
     report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
@@ -135,6 +143,11 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     if let (Some(output), None) = (&job.output, &report.failure) {
         progress.begin(Phase::Writing, Some(report.input.bytes));
         record(&mut plan, job, &report)?;
+        // Before the model, as all that belongs to it: a folded model without its statistics cannot be undone.
+        if let Some(stats) = &job.keep_stats {
+            files::write(stats, job.force, &plan.kept_stats()?)?;
+            report.kept_stats = Some(stats.display().to_string());
+        }
         report.output = Some(write(&plan, output, job, progress)?);
     }
     if !job.hash {

@@ -253,6 +253,9 @@ pub struct FoldReport {
     pub errors: Vec<Finding>,
     /// How equal the result is. `None` only for a dry run.
     pub verification: Option<Verification>,
+    /// The file that `unfold` needs, if one was asked for and written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_stats: Option<String>,
     /// What was written. `None` for a dry run, or if nothing was written.
     pub output: Option<OutputFile>,
     /// Why the answer is "no" (exit code 1, nothing written), in one sentence.

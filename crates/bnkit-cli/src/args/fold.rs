@@ -28,6 +28,10 @@ pub(crate) struct Fold {
     #[arg(long)]
     pub(crate) provenance: bool,
 
+    /// Keep what `bnkit unfold` needs to bring the BatchNorms back (safetensors)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keep_stats: Option<PathBuf>,
+
     /// Fold only BatchNorms whose node name matches GLOB (repeatable)
     #[arg(long, value_name = "GLOB", help_heading = "What is folded")]
     pub(crate) only: Vec<String>,

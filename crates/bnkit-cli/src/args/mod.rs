@@ -17,6 +17,7 @@ pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod shared;
 pub(crate) mod stats;
+pub(crate) mod unfold;
 pub(crate) mod validate;
 mod values;
 pub(crate) mod verify;
@@ -53,5 +54,6 @@ pub(crate) enum Command {
     Stats(stats::Stats),
     Merge(merge::Merge),
     Verify(verify::Verify),
+    Unfold(unfold::Unfold),
     Explain(explain::Explain),
 }

@@ -8,7 +8,7 @@ use bnkit::pipeline::{self, FoldJob};
 
 use super::{Answer, answer, target};
 use crate::args::fold::Fold;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::progress::Bar;
 
 pub(super) fn run(args: &Fold, force: bool, output: &Output) -> anyhow::Result<Answer> {
@@ -23,10 +23,21 @@ pub(super) fn run(args: &Fold, force: bool, output: &Output) -> anyhow::Result<A
     if let Some(out) = &out {
         target::writable(out, &args.model, force)?;
     }
-    let models: Vec<&Path> = [Some(args.model.as_path()), out.as_deref()]
-        .into_iter()
-        .flatten()
-        .collect();
+    if let Some(stats) = &args.keep_stats {
+        output::folder_exists(stats)?;
+        let same = |other: &Path| output::same_file(stats, other) || stats == other;
+        if same(&args.model) || out.as_deref().is_some_and(same) {
+            bail!("--keep-stats: {} is the model itself", stats.display());
+        }
+    }
+    let models: Vec<&Path> = [
+        Some(args.model.as_path()),
+        out.as_deref(),
+        args.keep_stats.as_deref(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     output.check(&models)?;
 
     let report = pipeline::fold(
@@ -55,6 +66,7 @@ fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob
             merge_branches: args.merge_branches,
             per_channel_scales: args.per_channel_scales,
         },
+        keep_stats: args.keep_stats.clone(),
         verify: (!args.no_verify).then(|| args.proof.options()),
         require_end_to_end: args.proof.end_to_end(),
         require_all_folded: args.require_all_folded,

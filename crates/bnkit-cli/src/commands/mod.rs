@@ -8,6 +8,7 @@ mod recalibrate;
 mod run;
 mod stats;
 mod target;
+mod unfold;
 mod validate;
 mod verify;
 
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
         Command::Stats(args) => stats::run(&args, cli.shared.force, &output),
         Command::Merge(args) => merge::run(&args, cli.shared.force, &output),
         Command::Verify(args) => verify::run(&args, &output),
+        Command::Unfold(args) => unfold::run(&args, cli.shared.force, &output),
         Command::Explain(args) => explain::run(&args, &output),
     }
 }

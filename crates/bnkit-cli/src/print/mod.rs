@@ -13,6 +13,7 @@ pub(crate) mod proof;
 pub(crate) mod samples;
 mod style;
 mod table;
+mod unfold;
 pub(crate) mod units;
 mod verify;
 mod warnings;

@@ -81,6 +81,7 @@ pub(crate) fn fold() -> FoldReport {
         warnings: Vec::new(),
         errors: Vec::new(),
         verification: Some(equivalent()),
+        kept_stats: None,
         output: Some(OutputFile {
             path: "net.folded.onnx".to_owned(),
             sha256: None,

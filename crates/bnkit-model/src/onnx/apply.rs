@@ -73,6 +73,24 @@ impl Model {
             } => {
                 self.add_node(*after, op_type, name, inputs, outputs)?;
             }
+            Edit::InsertNode {
+                scope,
+                before,
+                op_type,
+                name,
+                inputs,
+                outputs,
+                attributes,
+            } => {
+                let id = self.insert_node(*scope, *before, op_type, name);
+                self.connect(id, inputs, outputs)?;
+                let attribute = |(name, value): &(String, AttributeValue)| Attribute {
+                    name: name.clone(),
+                    value: value.clone(),
+                    span: None,
+                };
+                self.touch(id).attributes = attributes.iter().map(attribute).collect();
+            }
             Edit::SetMetadata { key, value } => {
                 let entry = (key.clone(), value.clone());
                 if self.metadata.contains(&entry) {
@@ -100,7 +118,7 @@ impl Model {
         node
     }
 
-    fn operand(&self, scope: ScopeId, operand: &Operand) -> Result<ValueId> {
+    pub(super) fn operand(&self, scope: ScopeId, operand: &Operand) -> Result<ValueId> {
         match operand {
             Operand::Value(value) => Ok(*value),
             Operand::New(name) => self.scope(scope).names.get(name).copied().ok_or_else(|| {
@@ -135,7 +153,7 @@ impl Model {
         id
     }
 
-    fn set_input(&mut self, node: NodeId, slot: usize, value: Option<ValueId>) {
+    pub(super) fn set_input(&mut self, node: NodeId, slot: usize, value: Option<ValueId>) {
         let user = Use::Node(node, slot);
         if let Some(old) = self.node(node).input(slot) {
             self.values[old.index()].uses.retain(|other| *other != user);
@@ -153,7 +171,7 @@ impl Model {
         }
     }
 
-    fn set_output(&mut self, node: NodeId, slot: usize, value: &Operand) -> Result<()> {
+    pub(super) fn set_output(&mut self, node: NodeId, slot: usize, value: &Operand) -> Result<()> {
         self.orphan(node, slot);
         let scope = self.node(node).scope;
         let origin = Origin::Node(node, slot);
@@ -397,54 +415,5 @@ impl Model {
             items.remove(at);
         }
         self.scopes[scope.index()].dirty = true;
-    }
-
-    fn add_node(
-        &mut self,
-        after: NodeId,
-        op_type: &str,
-        name: &str,
-        inputs: &[Operand],
-        outputs: &[Operand],
-    ) -> Result<()> {
-        let scope = self.node(after).scope;
-        let id = NodeId::new(self.nodes.len());
-        self.nodes.push(Node {
-            scope,
-            name: name.to_owned(),
-            op_type: op_type.to_owned(),
-            domain: String::new(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            attributes: Vec::new(),
-            alive: true,
-            calls_function: false,
-            span: None,
-            dirty: true,
-        });
-        let scope = &mut self.scopes[scope.index()];
-        let node_at = scope.nodes.iter().position(|&node| node == after);
-        scope
-            .nodes
-            .insert(node_at.map_or(scope.nodes.len(), |at| at + 1), id);
-        let item_at = scope
-            .items
-            .iter()
-            .position(|item| item.kind == ItemKind::Node(after));
-        let item = Item {
-            kind: ItemKind::Node(id),
-            span: None,
-        };
-        scope
-            .items
-            .insert(item_at.map_or(scope.items.len(), |at| at + 1), item);
-        for (slot, operand) in inputs.iter().enumerate() {
-            let value = self.operand(self.node(after).scope, operand)?;
-            self.set_input(id, slot, Some(value));
-        }
-        for (slot, operand) in outputs.iter().enumerate() {
-            self.set_output(id, slot, operand)?;
-        }
-        Ok(())
     }
 }

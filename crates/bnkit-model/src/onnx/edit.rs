@@ -157,6 +157,23 @@ pub enum Edit {
         /// What it writes.
         outputs: Vec<Operand>,
     },
+    /// Adds a node of ONNX's own domain in front of another of its scope, or behind all of them.
+    InsertNode {
+        /// Where.
+        scope: ScopeId,
+        /// The node that comes next; `None` for the end.
+        before: Option<NodeId>,
+        /// Its operator.
+        op_type: String,
+        /// Its name.
+        name: String,
+        /// What it reads; `None` where an optional input is absent.
+        inputs: Vec<Option<Operand>>,
+        /// What it writes.
+        outputs: Vec<Operand>,
+        /// Its attributes.
+        attributes: Vec<(String, AttributeValue)>,
+    },
     /// Sets an entry of the model's `metadata_props`.
     SetMetadata {
         /// The key.

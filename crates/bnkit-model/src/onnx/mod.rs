@@ -23,6 +23,7 @@ mod constant;
 mod edit;
 mod encode;
 mod external;
+mod insert;
 mod layout;
 mod load;
 mod magnitude;

@@ -24,7 +24,7 @@ mod calls;
 mod drift;
 mod explain;
 mod exports;
-mod files;
+pub(crate) mod files;
 mod jobs;
 mod methods;
 mod modules;

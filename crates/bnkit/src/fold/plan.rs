@@ -21,7 +21,7 @@ use crate::report::{
 };
 use crate::route::{Merge, Route};
 use crate::site::is_batch_norm;
-use crate::{Error, Result, glob::Choice};
+use crate::{Error, Result, glob::Choice, unfold};
 
 mod lower;
 mod moves;
@@ -59,6 +59,8 @@ pub struct Options {
 pub struct Plan {
     /// The model with everything done; computed tensors are recipes until they are written.
     folded: Model,
+    /// The model before the first affine moved, in eval mode: what an undo goes back to.
+    prepared: Model,
     /// Every BatchNorm, in graph order.
     pub sites: Vec<Site>,
     /// Chains of Mul, Add, Sub and Div by constants that are per channel or folded, in graph order.
@@ -89,6 +91,14 @@ impl Plan {
     #[cfg(test)]
     pub(crate) fn replace_folded(&mut self, folded: Model) {
         self.folded = folded;
+    }
+
+    /// What [`unfold`](crate::unfold) needs to bring the BatchNorms back: the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// If something was done that cannot be undone, naming the node, or a tensor cannot be read.
+    pub fn kept_stats(&self) -> Result<Vec<u8>> {
+        unfold::kept(&self.prepared, &self.folded, &self.sites)
     }
 
     /// Puts an entry into the folded model's `metadata_props`.
@@ -155,6 +165,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     )?;
     cleaner.bypass_identities(&mut planner.model, &planner.types)?;
     planner.chains = Chains::survey(&planner.context(false), model, &order);
+    let prepared = planner.model.clone();
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
     let mut merger = Merger::default();
     while planner.pass(&order)? || planner.merge(&mut merger)? {}
@@ -205,6 +216,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     };
     Ok(Plan {
         folded,
+        prepared,
         sites,
         chains: chains.into_report(),
         cleanup: cleaner.done,

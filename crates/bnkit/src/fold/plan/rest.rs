@@ -129,7 +129,8 @@ impl Planner<'_> {
         let Constant { tensor, of, role } = constant;
         let label = self.model.label(of);
         let name = self.model.fresh_name(&format!("{label}_{role}"));
-        let node_name = context.fresh_node_name(&self.model.node(of).name, role);
+        // Engines make nodes of constants, so that the two need different names.
+        let node_name = context.fresh_node_name(&self.model.node(of).name, &op_type.to_lowercase());
         self.model.apply(&[
             Edit::AddConstant {
                 scope,
