@@ -34,6 +34,7 @@ use crate::normalise::{Context, Mode, normalise, opset};
 use crate::quiet::catch;
 use crate::session::{self, Input};
 use crate::{EngineError, Moments, Precision, Result, spec};
+use convolve::Which;
 use mixing::Way;
 use program::Program;
 use run::Pass;
@@ -295,7 +296,7 @@ fn parse(proto: &ModelProto, inputs: &[Input]) -> Result<TypedModel> {
 
 /// Compiles a model that was parsed from `proto`, of which only the names of nodes are read. Sets the channels of the BatchNorms that
 /// it finds.
-fn compile(proto: &ModelProto, typed: TypedModel, norms: &mut [Norm]) -> Result<Program> {
+fn compile(proto: &ModelProto, mut typed: TypedModel, norms: &mut [Norm]) -> Result<Program> {
     let blame = |error: TractError| session::blame(proto, &session::explain(&error));
     if let Some(node) = crate::operators::negative_padding(&typed) {
         return Err(EngineError::unsupported_model(format!(
@@ -316,11 +317,11 @@ fn compile(proto: &ModelProto, typed: TypedModel, norms: &mut [Norm]) -> Result<
         }
     }
     let mut met = vec![0; norms.len()];
-    let program = typed
-        .into_decluttered()
+    let program = convolve::exchange(&mut typed, Which::SinglePixels)
+        .and_then(|()| typed.into_decluttered())
         .and_then(|mut model| {
             depthwise::exchange(&mut model)?;
-            convolve::exchange(&mut model)?;
+            convolve::exchange(&mut model, Which::All)?;
             model.into_optimized()
         })
         .and_then(|model| Program::new(model, &places, &mut met))

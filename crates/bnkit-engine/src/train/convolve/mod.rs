@@ -60,8 +60,16 @@ impl PartialEq for Convolve {
 
 impl Eq for Convolve {}
 
+/// Which convolutions to exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those with a kernel of 1 × 1, which decluttering makes products of matrices.
+    SinglePixels,
+    All,
+}
+
 /// Puts our operator where a typed model convolves with constants.
-pub(super) fn exchange(model: &mut TypedModel) -> TractResult<()> {
+pub(super) fn exchange(model: &mut TypedModel, which: Which) -> TractResult<()> {
     let lanes = Arch::new().dispatch(Lanes);
     if lanes < MIN_LANES {
         return Ok(());
@@ -71,6 +79,10 @@ pub(super) fn exchange(model: &mut TypedModel) -> TractResult<()> {
         let Some(conv) = node.op_as::<Conv>() else {
             continue;
         };
+        let single = conv.pool_spec.kernel_shape.iter().all(|&size| size == 1);
+        if which == Which::SinglePixels && !single {
+            continue;
+        }
         let ours = ours(&node.name, conv, &model.node_input_facts(index)?, lanes)?;
         if let Some(ours) = ours {
             let image = node.inputs[0];
