@@ -315,6 +315,16 @@ def merge_prelu_between(g):
     expect(g, 0, 2)
 
 
+@case("A MatMul among the terms, which gets an Add of its own for the shift of its BN.", flags=FLAGS)
+def merge_beside_matmul(g):
+    x = g.feed("x", ["N", 4, 9])
+    z = g.bn(g.node("MatMul", [g.const("left", g.normal(4, 4)), x], "matmul"), 4)
+    y = add(g, g.conv(x, 4, 4, (3,), "a", pads=[1, 1]), z, name="inner")
+    g.output(add(g, y, g.conv(x, 4, 4, (1,), "b")))
+    g.folded("bn", "matmul")
+    expect(g, 1, 1)
+
+
 @case("Branches of different values: no branches at all.", flags=FLAGS)
 def merge_other_input(g):
     x = image(g)
