@@ -92,7 +92,7 @@ def inputs_of(model, beside):
     rng, feeds = np.random.default_rng(0), {}
     for value in wanted:
         kind = value.type.tensor_type
-        shape = [d.dim_value or 1 for d in kind.shape.dim]
+        shape = [max(d.dim_value, 0) or 1 for d in kind.shape.dim]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         if len(shape) == 4:
             shape = [d if d > 1 or i < 2 else 64 for i, d in enumerate(shape)]
@@ -139,7 +139,8 @@ def main():
         for source in args.models:
             name = source.parent.name if source.name == "model.onnx" else source.stem
             original = onnx.load(source, load_external_data=False)
-            feeds = inputs_of(original, source.with_name("io.npz"))
+            beside = "io.npz" if source.name == "model.onnx" else f"{source.stem}.io.npz"
+            feeds = inputs_of(original, source.with_name(beside))
             target = folder / "folded.onnx"
             command = [args.bnkit, "fold", source, "-o", target, "--force", "--format", "json", *args.flag]
             done = subprocess.run(command, capture_output=True)

@@ -30,7 +30,7 @@ from gen.oracle import evaluate, run_onnxruntime  # noqa: E402
 from gen.random_graph import build, element_type  # noqa: E402
 
 ROUNDING = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8, "f64": 2.0**-53}
-OPTIONS = ("--through-branches", "--aggressive", "--lower", "--merge-branches")
+OPTIONS = ("--through-branches", "--aggressive", "--lower", "--merge-branches", "--per-channel-scales")
 
 
 class Finding(Exception):

@@ -104,6 +104,36 @@ class Random(Graph):
             inputs.append(self.array((cout,)))
         self.add("Conv", inputs, (s[0], cout, *size), group=group, **attrs)
 
+    def parallel(self, x, s):
+        """Branches as RepVGG and MobileOne train them: k×k, 1×1, a BatchNorm alone, added."""
+        if len(s) < 3 or self.dtype != F32:
+            return
+        rank, c, group = len(s) - 2, s[1], self.one(1, 1, s[1])
+        terms = []
+        for size in self.one((3, 1), (3, 1, 0), (3, 3), (1, 0), (3, 0)):
+            y = x
+            if size:
+                weight = self.array((c, c // group, *(size,) * rank))
+                attrs = {"kernel_shape": [size] * rank, "pads": [size // 2] * 2 * rank, "group": group}
+                y = self.node("Conv", [x, weight], self.fresh("Conv"), **attrs)
+            if self.chance(0.8) or not size:
+                y = self.bn(y, c, self.fresh("bn"))
+            terms.append(y)
+        while len(terms) > 1:
+            terms[:2] = [self.node("Add", terms[:2], self.fresh("Add"))]
+        self.born(terms[0], s)
+
+    def quantised(self, x, s):
+        """A 1×1 Conv whose weight is int8 behind DequantizeLinear, with a scale per channel or one for all."""
+        if len(s) < 3 or self.dtype != F32 or self.opset < 13:
+            return
+        cout, tail = self.one(2, 3, 4), (1,) * (len(s) - 2)
+        name, single = self.fresh("q"), self.chance(0.2)
+        codes = self.const(f"{name}.codes", self.rng.integers(-127, 128, (cout, s[1], *tail)).astype(np.int8))
+        scale = self.const(f"{name}.scale", self.rng.uniform(0.002, 0.01, () if single else cout))
+        weight = self.node("DequantizeLinear", [codes, scale], f"{name}/DequantizeLinear", axis=None if single else 0)
+        self.add("Conv", [x, weight], (s[0], cout, *s[2:]), kernel_shape=list(tail))
+
     def deconvolution(self, x, s):
         if len(s) < 3:
             return
@@ -332,7 +362,7 @@ class Random(Graph):
         + [convolution] * 7
         + [gemm, gemm, gemm, matmul, matmul, arithmetic, arithmetic, arithmetic, unary, unary, unary, pooling, pooling]
         + [deconvolution, branches, branches, transpose, reshape, reshape, concatenate, split, select, pad, resize, blocks]
-        + [body_of_if]
+        + [body_of_if, parallel, parallel, quantised, quantised]
     )
 
 

@@ -62,36 +62,29 @@ fn preprocess(
     text: &str,
     value: &Value,
 ) -> anyhow::Result<Command> {
-    let has_it = |command: &&Command| {
+    let find = |command: &Command| {
         let mut options = command.get_arguments();
-        options.any(|arg| arg.get_long() == Some(PREPROCESS))
+        options
+            .find(|arg| arg.get_long() == Some(PREPROCESS))
+            .cloned()
     };
     // It is checked with any command that has the option.
-    let Some(any) = command.get_subcommands().find(has_it) else {
+    let Some(arg) = command.get_subcommands().find_map(find) else {
         return Ok(command);
     };
-    let runs = command.find_subcommand(running).filter(has_it).is_some();
-    let section = if runs { running } else { any.get_name() }.to_owned();
+    let runs = command.find_subcommand(running).and_then(find).is_some();
     let place = Place {
         path,
         text,
         keys: vec![PREPROCESS.to_owned()],
     };
-    let declared = command.find_subcommand(&section).cloned();
-    let argument = declared.as_ref().and_then(|declared| {
-        declared
-            .get_arguments()
-            .find(|arg| arg.get_long() == Some(PREPROCESS))
-    });
-    let Some(arg) = argument else {
-        return Ok(command);
-    };
-    let values = values(arg, value)
+    let values = values(&arg, value)
         .map_err(|wrong| place.error(format!("section {PREPROCESS:?}: {wrong}")))?;
-    check(arg, &values).map_err(|wrong| place.error(format!("section {PREPROCESS:?}: {wrong}")))?;
+    check(&arg, &values)
+        .map_err(|wrong| place.error(format!("section {PREPROCESS:?}: {wrong}")))?;
     let id = arg.get_id().clone();
     Ok(match runs {
-        true => command.mut_subcommand(section, |section| {
+        true => command.mut_subcommand(running, |section| {
             section.mut_arg(id, |arg| arg.default_values(values))
         }),
         false => command,

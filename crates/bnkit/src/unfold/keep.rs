@@ -36,6 +36,13 @@ pub(crate) fn kept(before: &Model, after: &Model, sites: &[Site]) -> Result<Vec<
     encode(&record, &keeper.tensors)
 }
 
+fn quantised(node: impl std::fmt::Display) -> Error {
+    Error::Request(format!(
+        "--keep-stats: {node} holds a quantised weight that a BatchNorm was folded into, and cannot be brought back: \
+         leave out --keep-stats, or the BatchNorm (--skip)"
+    ))
+}
+
 /// The SHA-256 of a tensor's elements.
 pub(super) fn fingerprint(tensor: &Tensor) -> String {
     let digest = Sha256::digest(tensor.data());
@@ -84,6 +91,7 @@ impl Keeper<'_> {
             let nodes = self.before.scope(scope).nodes.clone();
             for (at, &id) in nodes.iter().enumerate() {
                 if self.computes_constants(id) {
+                    self.is_not_requantised(id)?;
                     continue;
                 }
                 if standing(self.after, id) {
@@ -97,6 +105,9 @@ impl Keeper<'_> {
             }
         }
         for (id, node) in self.after.nodes() {
+            if id.index() >= self.before.node_count() && node.is("DequantizeLinear") {
+                return Err(quantised(self.after.describe(id)));
+            }
             if id.index() >= self.before.node_count() && !node.is("Constant") {
                 record.added.push(self.node_ref(id));
                 self.witness(id, &mut record)?;
@@ -107,6 +118,18 @@ impl Keeper<'_> {
             record.constants.push(constant);
         }
         Ok(record)
+    }
+
+    /// Scales and integers take an affine by roundings of their own, which dividing does not undo.
+    fn is_not_requantised(&self, id: NodeId) -> Result<()> {
+        let (was, is) = (self.before.node(id), self.after.node(id));
+        let touched = |value: &ValueId| self.has_changed(*value);
+        let changed =
+            !is.alive || was.inputs != is.inputs || was.inputs.iter().flatten().any(touched);
+        if was.is("DequantizeLinear") && changed {
+            return Err(quantised(self.before.describe(id)));
+        }
+        Ok(())
     }
 
     /// Whether a node of the original is part of an expression of constants: it is restored as a constant, if at all.

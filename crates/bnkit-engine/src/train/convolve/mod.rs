@@ -198,11 +198,11 @@ impl EvalOp for Convolve {
         let count = image.shape()[0];
         let [channels, rows, columns] = self.output;
         let mut output = Tensor::zero::<f32>(&[count, channels, rows, columns])?;
-        if count > 0 {
-            let image = image.try_as_plain_ram()?;
-            let image = image.as_slice::<f32>()?;
+        let image = image.try_as_plain_ram()?;
+        let image = image.as_slice::<f32>()?;
+        if let Some(size) = image.len().checked_div(count) {
             let mut view = output.try_as_plain_ram_mut()?;
-            let samples = image.chunks_exact(image.len() / count).zip(
+            let samples = image.chunks_exact(size).zip(
                 view.as_slice_mut::<f32>()?
                     .chunks_exact_mut(channels * rows * columns),
             );
