@@ -195,7 +195,7 @@ def merge_quantized(g):
     scale, zero = g.const("scale", np.float32(0.01)), g.const("zero", np.int8(0))
     a = g.conv(x, 4, 4, (3, 3), "a", pads=[1] * 4, weight=g.node("DequantizeLinear", [w, scale, zero], "dequantize"))
     g.output(add(g, a, g.conv(x, 4, 4, (1, 1), "b")))
-    expect(g, 0, 2, "merge-quantized")
+    expect(g, 0, 2, "merge-quantised")
 
 
 @case("A 3 x 3 without pads beside one with: another size, and the Add would broadcast a size of 1.", flags=FLAGS)

@@ -184,7 +184,7 @@ A 1×1 Conv before another: where the second pads, it sees 0, and one Conv would
     ),
     entry(
         Refusal,
-        "merge-quantized",
+        "merge-quantised",
         "the weight is quantized",
         "\
 What is merged would have to be quantized anew, with other scales: that is a matter of calibration, not of algebra.

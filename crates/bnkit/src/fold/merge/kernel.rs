@@ -41,7 +41,7 @@ fn require_plain(context: &Context<'_>, node: NodeId) -> Answer<()> {
             let info = model.node(producer);
             if info.is("DequantizeLinear") {
                 return Err(Refusal::new(
-                    "merge-quantized",
+                    "merge-quantised",
                     format!("{} has quantized constants", model.describe(node)),
                 )
                 .with("node", model.label(node))
