@@ -11,7 +11,9 @@
 //! | --- | --- |
 //! | `record` | the file: what is written down, and how |
 //! | `keep` | finding what was taken away |
-//! | `restore` | bringing it back |
+//! | `scaled` | weights that division gives back |
+//! | `restore` | bringing it back: nodes and wiring |
+//! | `constants` | the same for constants |
 
 use std::path::{Path, PathBuf};
 
@@ -23,9 +25,11 @@ use crate::report::{InputFile, OutputFile, Tool, Verdict, Verification};
 use crate::verify::{self, VerifyOptions};
 use crate::{Error, Result, hash};
 
+mod constants;
 mod keep;
 mod record;
 mod restore;
+mod scaled;
 #[cfg(test)]
 mod tests;
 
