@@ -135,7 +135,7 @@ fn check_merges(case: &Value, plan: &Plan) -> Result<(), String> {
     let Some(merges) = case["merges"].as_u64() else {
         return Ok(());
     };
-    let (done, refused) = &plan.merged;
+    let (done, refused) = (&plan.merged, &plan.merges_refused);
     if merges != done.len() as u64 || done.len() != plan.merges.len() {
         return Err(format!("{} merges, expected {merges}", done.len()));
     }

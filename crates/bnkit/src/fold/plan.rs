@@ -71,8 +71,10 @@ pub struct Plan {
     pub routes: Vec<Route>,
     /// What was merged, in order: for the proof.
     pub merges: Vec<Merge>,
-    /// What was merged, in words and numbers, and what was not.
-    pub merged: (Vec<report::Merge>, Vec<MergeRefusal>),
+    /// What was merged, in words and numbers.
+    pub merged: Vec<report::Merge>,
+    /// What looked like a merge and was none, and why.
+    pub merges_refused: Vec<MergeRefusal>,
     /// The numbers.
     pub summary: Summary,
     /// Errors in statistics.
@@ -222,7 +224,8 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         cleanup: cleaner.done,
         routes,
         merges: merger.record,
-        merged: (merger.done, merger.refused),
+        merged: merger.done,
+        merges_refused: merger.refused,
         summary,
         errors,
         warnings: cleaner.warnings,

@@ -63,7 +63,7 @@ fn the_report_counts_parameters_and_work() {
     let plan = merged(&model);
     assert_eq!(plan.sites[0].decision, Decision::Merged);
     assert_eq!((plan.summary.merged, plan.summary.kept), (1, 0));
-    let [merge] = plan.merged.0.as_slice() else {
+    let [merge] = plan.merged.as_slice() else {
         panic!("{:?}", plan.merged);
     };
     assert_eq!((merge.rule, merge.into.as_str()), ("merge-branches", "c"));
@@ -125,8 +125,7 @@ fn a_long_chain_is_merged_only_so_often() {
     let plan = merged(&model);
     assert_eq!(plan.merges.len(), 94);
     assert!(
-        plan.merged
-            .1
+        plan.merges_refused
             .iter()
             .all(|merge| merge.refusal.code == "merge-cost")
     );
@@ -138,6 +137,6 @@ fn a_long_chain_is_merged_only_so_often() {
 fn nothing_is_merged_unasked() {
     let model = block().model();
     let plain = plan(&model, &Options::default()).unwrap();
-    assert!(plain.merges.is_empty() && plain.merged.1.is_empty());
+    assert!(plain.merges.is_empty() && plain.merges_refused.is_empty());
     assert_eq!(plain.sites[0].decision, Decision::Kept);
 }

@@ -59,7 +59,7 @@ fn merged(net: Net, merges: usize) -> (Model, Plan) {
         ..Options::default()
     };
     let plan = plan(&original, &options).unwrap();
-    assert_eq!(plan.merges.len(), merges, "{:?}", plan.merged.1);
+    assert_eq!(plan.merges.len(), merges, "{:?}", plan.merges_refused);
     (original, plan)
 }
 
