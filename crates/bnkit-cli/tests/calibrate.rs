@@ -6,28 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{bnkit, floats, folder_with, model, names, npy};
-use tempfile::TempDir;
-
-/// 40 samples that the network was not made for, four to a batch.
-const BATCHED: [&str; 4] = ["--data", "x.npy", "--batch-size", "4"];
-
-/// A folder with the network as `net.onnx` and data far from its statistics as `x.npy`.
-fn folder() -> TempDir {
-    let folder = folder_with("tiny_resnet.onnx");
-    let path = folder.path().join("x.npy");
-    npy(
-        &path,
-        "<f4",
-        &[40, 3, 32, 32],
-        &floats(40 * 3 * 32 * 32, 2.0),
-    );
-    folder
-}
-
-fn read(folder: &Path, name: &str) -> Vec<u8> {
-    fs::read(folder.join(name)).unwrap()
-}
+use common::{BATCHED, bnkit, calibration_folder, folder_with, model, names, read};
 
 fn stats(folder: &Path, model: &str) -> serde_json::Value {
     let run = bnkit(folder, &["stats", model, "--format", "json"]);
@@ -36,7 +15,7 @@ fn stats(folder: &Path, model: &str) -> serde_json::Value {
 
 #[test]
 fn drift_is_a_no_and_recalibration_mends_it() {
-    let folder = folder();
+    let folder = calibration_folder();
     let path = folder.path();
     let run = bnkit(path, &[&["validate", "net.onnx"], &BATCHED[..]].concat());
     assert_eq!(run.code, 1, "{}", run.stderr);
@@ -81,7 +60,7 @@ fn drift_is_a_no_and_recalibration_mends_it() {
 
 #[test]
 fn limits_decide() {
-    let folder = folder();
+    let folder = calibration_folder();
     let wide = [
         "--max-mean-drift",
         "1e9",
@@ -103,7 +82,7 @@ fn limits_decide() {
 
 #[test]
 fn the_report_says_what_the_file_has() {
-    let folder = folder();
+    let folder = calibration_folder();
     let args = [
         "recalibrate",
         "net.onnx",
@@ -155,7 +134,7 @@ fn the_report_says_what_the_file_has() {
 
 #[test]
 fn shards_together_are_the_whole() {
-    let folder = folder();
+    let folder = calibration_folder();
     let path = folder.path();
     let whole = ["recalibrate", "net.onnx", "-o", "whole.onnx", "--seed", "3"];
     bnkit(path, &[&whole[..], &BATCHED].concat()).is_done();
@@ -231,7 +210,7 @@ fn shards_together_are_the_whole() {
 
 #[test]
 fn statistics_go_out_and_come_back() {
-    let folder = folder();
+    let folder = calibration_folder();
     let path = folder.path();
     bnkit(
         path,
@@ -289,7 +268,7 @@ fn statistics_go_out_and_come_back() {
 
 #[test]
 fn a_fold_may_follow() {
-    let folder = folder();
+    let folder = calibration_folder();
     let path = folder.path();
     let args = [
         "recalibrate",
@@ -331,7 +310,7 @@ fn a_fold_may_follow() {
 
 #[test]
 fn run_shows_how_far_the_modes_are_apart() {
-    let folder = folder();
+    let folder = calibration_folder();
     let path = folder.path();
     let run = bnkit(
         path,

@@ -5,32 +5,11 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{bnkit, floats, folder_with, npy};
-use tempfile::TempDir;
-
-/// 40 samples that the network was not made for, four to a batch.
-const BATCHED: [&str; 4] = ["--data", "x.npy", "--batch-size", "4"];
-
-/// A folder with the network as `net.onnx` and data far from its statistics as `x.npy`.
-fn folder() -> TempDir {
-    let folder = folder_with("tiny_resnet.onnx");
-    let path = folder.path().join("x.npy");
-    npy(
-        &path,
-        "<f4",
-        &[40, 3, 32, 32],
-        &floats(40 * 3 * 32 * 32, 2.0),
-    );
-    folder
-}
-
-fn read(folder: &Path, name: &str) -> Vec<u8> {
-    fs::read(folder.join(name)).unwrap()
-}
+use common::{BATCHED, bnkit, calibration_folder, folder_with, read};
 
 #[test]
 fn every_form_is_there() {
-    let folder = folder();
+    let folder = calibration_folder();
     let path = folder.path();
     for (args, schema) in [
         (

@@ -118,3 +118,18 @@ pub(crate) fn floats(count: usize, centre: f32) -> Vec<u8> {
     let value = |at: usize| ((at * 7919) % 1009) as f32 / 504.0 - 1.0 + centre;
     (0..count).flat_map(|at| value(at).to_le_bytes()).collect()
 }
+
+/// 40 samples that the network was not made for, four to a batch.
+pub(crate) const BATCHED: [&str; 4] = ["--data", "x.npy", "--batch-size", "4"];
+
+/// A folder with the network as `net.onnx` and data far from its statistics as `x.npy`.
+pub(crate) fn calibration_folder() -> tempfile::TempDir {
+    let folder = folder_with("tiny_resnet.onnx");
+    let data = floats(40 * 3 * 32 * 32, 2.0);
+    npy(&folder.path().join("x.npy"), "<f4", &[40, 3, 32, 32], &data);
+    folder
+}
+
+pub(crate) fn read(folder: &Path, name: &str) -> Vec<u8> {
+    std::fs::read(folder.join(name)).unwrap()
+}

@@ -93,6 +93,21 @@ macro_rules! place_holder {
 place_holder!(Norm, NORM);
 place_holder!(Dropout, DROPOUT);
 
+/// A node that stands for itself until it runs, on floats that it can compute with.
+fn wire_floats(
+    op: impl Into<Box<dyn TypedOp>>,
+    prefix: &str,
+    model: &mut TypedModel,
+    inputs: &[OutletId],
+) -> TractResult<TVec<OutletId>> {
+    let kind = model.outlet_fact(inputs[0])?.datum_type;
+    ensure!(
+        [DatumType::F32, DatumType::F64].contains(&kind),
+        "an input of {kind:?}"
+    );
+    model.wire_node(prefix, op, inputs)
+}
+
 impl Expansion for Norm {
     fn name(&self) -> StaticName {
         NORM.into()
@@ -129,12 +144,7 @@ impl Expansion for Norm {
         model: &mut TypedModel,
         inputs: &[OutletId],
     ) -> TractResult<TVec<OutletId>> {
-        let kind = model.outlet_fact(inputs[0])?.datum_type;
-        ensure!(
-            [DatumType::F32, DatumType::F64].contains(&kind),
-            "an input of {kind:?}"
-        );
-        model.wire_node(prefix, self.clone(), inputs)
+        wire_floats(self.clone(), prefix, model, inputs)
     }
 }
 
@@ -164,11 +174,6 @@ impl Expansion for Dropout {
         model: &mut TypedModel,
         inputs: &[OutletId],
     ) -> TractResult<TVec<OutletId>> {
-        let kind = model.outlet_fact(inputs[0])?.datum_type;
-        ensure!(
-            [DatumType::F32, DatumType::F64].contains(&kind),
-            "an input of {kind:?}"
-        );
-        model.wire_node(prefix, self.clone(), inputs)
+        wire_floats(self.clone(), prefix, model, inputs)
     }
 }

@@ -50,17 +50,7 @@ impl Planner<'_> {
             };
             self.model.apply(&[replace, remove])?;
         }
-        let via = journey.via.clone();
-        Ok((
-            journey,
-            Route {
-                site,
-                constant_slot: None,
-                absorbed,
-                via,
-                rest: Rest::Nothing,
-            },
-        ))
+        Ok(moved(site, journey, absorbed))
     }
 
     /// Moves the affine of `site` forwards, into everything that reads it.
@@ -84,17 +74,7 @@ impl Planner<'_> {
             Edit::RemoveNode { node: site },
         ];
         self.model.apply(&edits)?;
-        let via = journey.via.clone();
-        Ok((
-            journey,
-            Route {
-                site,
-                constant_slot: None,
-                absorbed,
-                via,
-                rest: Rest::Nothing,
-            },
-        ))
+        Ok(moved(site, journey, absorbed))
     }
 
     /// Applies the absorptions of a journey. If one depends on another, it is asked again on the way; should it then
@@ -149,6 +129,18 @@ impl Planner<'_> {
         }
         Ok(absorbed)
     }
+}
+
+/// A journey whose affine went as a whole, and its record.
+fn moved(site: NodeId, journey: Journey, absorbed: Vec<Absorbed>) -> (Journey, Route) {
+    let route = Route {
+        site,
+        constant_slot: None,
+        absorbed,
+        via: journey.via.clone(),
+        rest: Rest::Nothing,
+    };
+    (journey, route)
 }
 
 /// What an edit claims for itself: two edits with the same key depend on each other.
