@@ -73,7 +73,7 @@ pub fn inspect(path: &Path, options: &Options, with_hash: bool) -> Result<Inspec
 }
 
 /// The BatchNorms in the order of the plan's sites.
-fn batch_norms(model: &Model) -> Result<Vec<NodeId>> {
+pub(crate) fn batch_norms(model: &Model) -> Result<Vec<NodeId>> {
     let mut found = Vec::new();
     for (scope, _) in model.scopes() {
         found.extend(

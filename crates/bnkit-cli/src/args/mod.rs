@@ -16,6 +16,7 @@ pub(crate) mod recalibrate;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod shared;
+pub(crate) mod state_dict;
 pub(crate) mod stats;
 pub(crate) mod unfold;
 pub(crate) mod validate;

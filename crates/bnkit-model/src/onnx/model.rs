@@ -238,6 +238,21 @@ pub enum AttributeValue {
     Other,
 }
 
+impl AttributeValue {
+    /// Whether two attributes say the same. Those that hold something other than numbers and strings are not looked into.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::String(a), Self::String(b)) => a == b,
+            (Self::Floats(a), Self::Floats(b)) => a == b,
+            (Self::Ints(a), Self::Ints(b)) => a == b,
+            (Self::Reference(a), Self::Reference(b)) => a == b,
+            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
+        }
+    }
+}
+
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {

@@ -53,6 +53,8 @@ pub enum Contents<'m> {
     Bytes(Bytes),
     /// A tensor of a model: computed in chunks while it is written, and rounded once.
     OfModel(&'m Model, TensorDef),
+    /// The same, its two axes exchanged; it is held whole while it is written.
+    Transposed(&'m Model, TensorDef),
 }
 
 impl<'m> NewTensor<'m> {
@@ -314,6 +316,12 @@ fn write_tensor(tensor: &NewTensor<'_>, output: &mut Output<'_>) -> Result<()> {
         Contents::Bytes(bytes) => {
             check(bytes.len() as u64)?;
             output.write(bytes)
+        }
+        Contents::Transposed(model, def) => {
+            let turned = model.read_tensor(def)?.transposed();
+            let turned = turned.ok_or_else(|| Error::invalid("only a matrix can be transposed"))?;
+            check(turned.data().len() as u64)?;
+            output.write(turned.data())
         }
         Contents::OfModel(model, def) => {
             let mut found = 0;

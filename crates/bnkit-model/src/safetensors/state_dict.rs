@@ -157,6 +157,11 @@ impl StateDict {
         self.by_name.get(name).map(|&place| &self.tensors[place])
     }
 
+    /// The number of the tensor of this name among [`StateDict::tensors`].
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
     /// The files.
     pub fn shards(&self) -> &[Shard] {
         &self.shards

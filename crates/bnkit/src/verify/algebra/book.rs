@@ -150,17 +150,3 @@ pub(super) fn ints(node: &Node, name: &str, count: usize, default: i64) -> Answe
         ))),
     }
 }
-
-/// Whether two attributes say the same. Those that hold something other than numbers and strings are not looked into.
-pub(super) fn same(a: &AttributeValue, b: &AttributeValue) -> bool {
-    use AttributeValue as V;
-    match (a, b) {
-        (V::Float(a), V::Float(b)) => a.to_bits() == b.to_bits(),
-        (V::Int(a), V::Int(b)) => a == b,
-        (V::String(a), V::String(b)) => a == b,
-        (V::Floats(a), V::Floats(b)) => a == b,
-        (V::Ints(a), V::Ints(b)) => a == b,
-        (V::Reference(a), V::Reference(b)) => a == b,
-        _ => std::mem::discriminant(a) == std::mem::discriminant(b),
-    }
-}
