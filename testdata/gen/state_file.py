@@ -22,6 +22,8 @@ class Tensor:
         self.dtype, self.shape, self.data = dtype, tuple(shape), bytes(data)
 
     def __eq__(self, other):
+        if not isinstance(other, Tensor):
+            return NotImplemented
         return (self.dtype, self.shape, self.data) == (other.dtype, other.shape, other.data)
 
     def wide(self):

@@ -41,14 +41,14 @@ def scaled(weight, s, layer):
     return weight * s.reshape((-1,) + (1,) * (weight.ndim - 1))
 
 
-def fold(state, module, folds, identity):
-    """The tensors that change or are new, in f64; and the names of those that go.
+def fold(state, module, folds, identity, epsilon=None):
+    """The tensors that change or are new, in f64; and the names of those that go. `epsilon` replaces the graph's.
 
     A state dict holds a module's tensors once: two layers before one BatchNorm both take its affine.
     """
     values, gone, before = {}, set(), {}
     for layer, norm in folds:
-        part, eps = module.get_submodule(layer), eps_of(module.get_submodule(norm))
+        part, eps = module.get_submodule(layer), epsilon or eps_of(module.get_submodule(norm))
         s, t = affine(state, norm, eps)
         weight, bias = f"{layer}.weight", f"{layer}.bias"
         assert weight not in values, f"{layer} is folded twice"
