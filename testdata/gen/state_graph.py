@@ -60,43 +60,45 @@ class Graph:
     def readers(self, weight):
         return [n for n in self.nodes if n.op_type in LAYERS and len(n.input) > 1 and self.source(n.input[1]) == weight]
 
-    def addend(self, weight):
+    def addend(self, node):
         """The constant that is added behind a layer: its third input, or that of an Add behind a MatMul (and a Transpose)."""
-        for node in self.readers(weight):
-            if len(node.input) > 2 and node.input[2]:
-                return self.source(node.input[2])
-            outputs = {node.output[0]}
-            for other in self.nodes:
-                if other.op_type == "Transpose" and other.input[0] in outputs:
-                    outputs.add(other.output[0])
-                if other.op_type == "Add" and outputs & set(other.input):
-                    return next((self.source(i) for i in other.input if self.source(i) in self.tensors), None)
+        if len(node.input) > 2 and node.input[2]:
+            return self.source(node.input[2])
+        outputs = {node.output[0]}
+        for other in self.nodes:
+            if other.op_type == "Transpose" and other.input[0] in outputs:
+                outputs.add(other.output[0])
+            if other.op_type == "Add" and outputs & set(other.input):
+                return next((self.source(i) for i in other.input if self.source(i) in self.tensors), None)
         return None
+
+    def affines(self):
+        """Names of what scales or adds and is no layer: a fold of the graph may take them along, a state dict's code keeps them."""
+        return {n.name for n in self.nodes if n.op_type in ("Mul", "Add", "Sub", "Div")}
 
 
 def compare_bits(original, folded, before, after):
-    """(tensors equal in both folded files, tensors compared, tensors that changed, names that differ)."""
+    """(tensors equal in both folded files, tensors compared, names that differ). A layer is found again by its node's name."""
     ties = original.ties(before)
-    changed = [n for n, t in after.items() if before.get(n) != t]
+    nodes = {n.name: n for n in folded.nodes if n.name}
     same, compared, differ = 0, 0, []
-    for name in changed:
-        weight = name.removesuffix("bias") + "weight"
-        if name in ties:
-            target, transposed = ties[name]
-        elif name.endswith(".bias") and weight in ties:
-            target, transposed = folded.addend(ties[weight][0]), False
-        else:
+    for name in (n for n, t in after.items() if before.get(n) != t):
+        layer, _, part = name.rpartition(".")
+        weight, transposed = ties.get(f"{layer}.weight", (None, False))
+        readers = [nodes[n.name] for n in original.readers(weight) if n.name in nodes] if weight else []
+        targets = [folded.source(n.input[1]) if part == "weight" else folded.addend(n) for n in readers]
+        targets = [t for t in targets if t in folded.tensors]
+        if not targets or part not in ("weight", "bias"):
             continue
-        if target not in folded.tensors:
-            continue  # copied under a fresh name
         compared += 1
-        found, wanted = widen(folded.tensors[target]), after[name].wide()
-        wanted = wanted.T if transposed else wanted
-        if found.size == wanted.size and np.array_equal(found.reshape(wanted.shape), wanted):
+        wanted = after[name].wide()
+        wanted = wanted.T if transposed and part == "weight" else wanted
+        found = [widen(folded.tensors[t]) for t in targets]
+        if all(f.size == wanted.size and np.array_equal(f.reshape(wanted.shape), wanted) for f in found):
             same += 1
         else:
             differ.append(name)
-    return same, compared, len(changed), differ
+    return same, compared, differ
 
 
 def with_state(original, before, after, wide):

@@ -302,6 +302,21 @@ def no_statistics():
     return Net(settle(module, (3, 6, 6), 13), (3, 6, 6), [("conv2", "bn2")], kept, dynamic=False)
 
 
+@net
+def written_out():
+    """GELU's factor ½ and a layer's own scale are affines in the graph, and would fold there. The code that loads the state dict keeps them."""
+    torch.manual_seed(20)
+
+    def flow(m, x):
+        x = m.bn2(m.conv2(F.gelu(m.bn1(m.conv1(x)))))
+        return m.conv3(x * m.gain.view(-1, 1, 1)) * 0.5 + 1.0
+
+    parts = {"conv1": conv(3), "bn1": nn.BatchNorm2d(4), "conv2": conv(bias=True), "bn2": nn.BatchNorm2d(4), "conv3": conv()}
+    module = Flow(flow, **parts)
+    module.gain = nn.Parameter(torch.rand(4) + 0.5)
+    return Net(settle(module, (3, 6, 6), 20), (3, 6, 6), [("conv1", "bn1"), ("conv2", "bn2")])
+
+
 # --- graphs that do not name things as the state dict does ---
 
 

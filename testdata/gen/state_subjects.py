@@ -19,7 +19,7 @@ ARCHITECTURES = {
     "densenet121": ("torchvision", 64, {}),
     "efficientnet_b0": ("torchvision", 64, {}),
     "googlenet": ("torchvision", 64, {"init_weights": False}),
-    "inception_v3": ("torchvision", 96, {"init_weights": False}),
+    "inception_v3": ("torchvision", 299, {"init_weights": False}),
     "mobilenet_v3_small": ("torchvision", 64, {}),
     "regnet_x_400mf": ("torchvision", 64, {}),
     "repvgg_a0": ("timm", 64, {}),
