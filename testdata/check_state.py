@@ -214,7 +214,7 @@ def pairing(expect):
 def with_pairs(subject, bnkit, folder, timeout):
     expect = subject.expect
     pairs = [tuple(pair) for pair in expect["pairs"] if pair not in expect["unseen"]]
-    repeated = len({norm for _, norm in pairs}) < len(pairs)  # one BatchNorm in two pairs: may be refused
+    repeated = len({norm for _, norm in pairs}) < len(pairs)  # one BatchNorm in two pairs may be refused, as a pair without place for its shift
     if not pairs:
         return
     (folder / "pairs.yaml").write_text(pairing(expect))
@@ -223,7 +223,7 @@ def with_pairs(subject, bnkit, folder, timeout):
         out = folder / "out.safetensors"
         command = [bnkit, "fold", subject.path, "--pairs", folder / "pairs.yaml", "-o", out, "--force"]
         if not fold(row, [*command, *(["--identity-bn"] if identity else [])], out, timeout):
-            if repeated and row.failures[0].startswith("exit 2"):
+            if (repeated or identity and expect["identity_kept"]) and row.failures[0].startswith("exit 2"):
                 row.failures, row.cells["folded"] = [], "refused"
             yield row
             continue
