@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use super::encode::{Encoder, Precision};
 use super::layout::{Layout, Piece};
 use super::model::Model;
-use super::output::{Output, behind_links, exists, sync_folder};
 use super::segments::{Segment, Segments};
+use crate::output::{Output, behind_links, exists, sync_folder};
 use crate::source::Source;
 use crate::{Error, Result};
 

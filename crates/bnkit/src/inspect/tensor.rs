@@ -103,6 +103,12 @@ fn place(tensor: &TensorDef) -> String {
         Payload::External(external) => {
             format!("in {} at byte {}", external.location, external.offset)
         }
+        Payload::Elsewhere(elements) => {
+            let path = elements.source.path();
+            let name = path.and_then(|path| path.file_name());
+            let name = name.map_or("memory".into(), |name| name.to_string_lossy());
+            format!("in {name} at byte {}", elements.range.start)
+        }
         Payload::Computed(_) => "computed from constants".to_owned(),
     }
 }

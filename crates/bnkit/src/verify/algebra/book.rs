@@ -1,7 +1,7 @@
 //! Reading constants and attributes of one of the two models.
 
 use bnkit_model::onnx::{
-    AttributeValue, Constants, Model, Node, NotConstant, Payload, TensorDef, Types, ValueId,
+    AttributeValue, Constants, Model, Node, NotConstant, TensorDef, Types, ValueId,
 };
 use bnkit_model::{DType, Error, Tensor};
 
@@ -163,16 +163,4 @@ pub(super) fn same(a: &AttributeValue, b: &AttributeValue) -> bool {
         (V::Reference(a), V::Reference(b)) => a == b,
         _ => std::mem::discriminant(a) == std::mem::discriminant(b),
     }
-}
-
-/// Whether two tensors are the same by what they say of themselves: same bytes of the file, or same recipe.
-pub(super) fn same_payload(a: &TensorDef, b: &TensorDef) -> bool {
-    let same = match (&a.payload, &b.payload) {
-        (Payload::Raw(a), Payload::Raw(b)) => a == b,
-        (Payload::Typed, Payload::Typed) => true,
-        (Payload::External(a), Payload::External(b)) => a == b,
-        (Payload::Computed(a), Payload::Computed(b)) => std::sync::Arc::ptr_eq(a, b),
-        _ => false,
-    };
-    same && a.dtype == b.dtype && a.dims == b.dims
 }
