@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use super::header::Header;
 use super::index::{self, Index};
 use crate::format::Format;
-use crate::onnx::TensorDef;
+use crate::onnx::{Model, TensorDef};
 use crate::source::Source;
 use crate::stored::{CHUNK, Stored};
 use crate::tensor::decode_f64;
@@ -91,10 +91,23 @@ impl StateDict {
                 }
                 Self::new(shards, Some(index), Some(path))
             }
-            // A file that is neither says best as a safetensors file what is wrong with it.
-            Format::Safetensors | Format::Onnx => {
+            Format::Safetensors => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 Self::new(vec![(name.into_owned(), source)], None, Some(path))
+            }
+            // What is nothing else may be a broken safetensors file, which then says best what is wrong with it.
+            Format::Onnx => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                Self::new(vec![(name.into_owned(), source)], None, Some(path)).map_err(|error| {
+                    match Model::open(path) {
+                        Ok(_) => {
+                            let message =
+                                "this is an ONNX model, where a safetensors checkpoint is expected";
+                            Error::invalid(message).in_file(path)
+                        }
+                        Err(_) => error,
+                    }
+                })
             }
         }
     }
