@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod config;
+mod escape;
 mod interrupt;
 mod output;
 mod print;

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 
 use crate::args::report::{ReportFile, ReportForm};
 use crate::args::shared::{Format, Shared};
+use crate::escape;
 use crate::print::{Detail, Document, github};
 
 const RED: Style = AnsiColor::Red.on_default().bold();
@@ -90,7 +91,11 @@ impl Output {
 
     fn write(&self, document: &impl Document, out: &mut dyn Write) -> io::Result<()> {
         match self.format {
-            Format::Text => document.text(out, self.detail)?,
+            Format::Text => {
+                let mut text = Vec::new();
+                document.text(&mut text, self.detail)?;
+                out.write_all(escape::text(&String::from_utf8_lossy(&text)).as_bytes())?;
+            }
             Format::Json => json(document, out)?,
             Format::Yaml => yaml(document, out)?,
             Format::Github => github::write(&document.annotations(), out)?,
@@ -162,5 +167,6 @@ pub(crate) fn note(text: &str) {
 
 /// One line on stderr. If that cannot be written, there is nobody left to tell.
 fn message(style: Style, kind: &str, text: &str) {
+    let text = escape::line(text);
     let _ = writeln!(anstream::stderr().lock(), "{style}{kind}:{style:#} {text}");
 }

@@ -108,10 +108,7 @@ impl Model {
             );
             return Err(Error::invalid(message).in_file(path));
         }
-        self.source.check_unchanged()?;
-        for source in self.externals.opened() {
-            source.check_unchanged()?;
-        }
+        self.check_unchanged()?;
         let mut data_path = None;
         if let Some((path, output)) = data_output {
             output.persist(options.force)?;
@@ -126,6 +123,15 @@ impl Model {
             return Err(error);
         }
         sync_folder(path)
+    }
+
+    /// Checks that the files of the model are still those that were opened.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        self.source.check_unchanged()?;
+        let externals = self.externals.opened();
+        externals
+            .iter()
+            .try_for_each(|source| source.check_unchanged())
     }
 
     fn write_message(&self, message: &Segments, output: &mut Output<'_>) -> Result<()> {

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 
+use crate::error::shown;
 use crate::{Error, Result};
 
 /// A value of an object, which may depend on its key.
@@ -20,12 +21,16 @@ pub(super) trait Member: Sized {
 /// Reads an object, in order.
 ///
 /// # Errors
-/// If it is none, a key occurs twice, or a value is not what it should be: with its place.
+/// If it is no UTF-8 or no object, a key occurs twice, or a value is not what it should be: with its place.
 pub(super) fn parse<T: Member>(json: &[u8]) -> Result<Vec<(String, T)>> {
-    let parsed: Result<Entries<T>, serde_json::Error> = serde_json::from_slice(json);
+    let json = std::str::from_utf8(json).map_err(|error| {
+        let place = error.valid_up_to();
+        Error::invalid(format!("not UTF-8 from byte {place} on"))
+    })?;
+    let parsed: Result<Entries<T>, serde_json::Error> = serde_json::from_str(json);
     parsed
         .map(|entries| entries.0)
-        .map_err(|error| Error::invalid(error.to_string()))
+        .map_err(|error| Error::invalid(shown(&error.to_string())))
 }
 
 /// The members of an object, in order.
@@ -74,7 +79,7 @@ impl<'de, T: Member> DeserializeSeed<'de> for Value<'_, T> {
 /// A string.
 impl Member for String {
     fn place(key: &str) -> String {
-        format!("\"{key}\"")
+        format!("\"{}\"", shown(key))
     }
 
     fn read<'de, D: Deserializer<'de>>(_: &str, deserializer: D) -> Result<Self, D::Error> {
@@ -85,7 +90,7 @@ impl Member for String {
 /// Anything.
 impl Member for serde_json::Value {
     fn place(key: &str) -> String {
-        format!("\"{key}\"")
+        format!("\"{}\"", shown(key))
     }
 
     fn read<'de, D: Deserializer<'de>>(_: &str, deserializer: D) -> Result<Self, D::Error> {

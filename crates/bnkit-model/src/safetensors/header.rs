@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::entries::{self, Entries, Member};
 use super::state_dict::Tensor;
+use crate::error;
 use crate::source::Source;
 use crate::{Error, Result};
 
@@ -19,7 +20,7 @@ const MAX_HEADER: u64 = 100_000_000;
 /// The bytes that hold the length of the header.
 pub(super) const PREFIX: u64 = 8;
 /// The entry that is no tensor.
-const METADATA: &str = "__metadata__";
+pub(super) const METADATA: &str = "__metadata__";
 
 /// What a header says.
 #[derive(Debug)]
@@ -31,20 +32,21 @@ pub(super) struct Header {
 
 enum Entry {
     Tensor(Strict),
-    Metadata(Vec<(String, String)>),
+    Metadata(Option<Vec<(String, String)>>),
 }
 
 impl Member for Entry {
     fn place(key: &str) -> String {
         match key {
             METADATA => METADATA.to_owned(),
-            name => format!("tensor \"{name}\""),
+            name => error::tensor(name),
         }
     }
 
     fn read<'de, D: Deserializer<'de>>(key: &str, deserializer: D) -> Result<Self, D::Error> {
         match key {
-            METADATA => Entries::deserialize(deserializer).map(|entries| Self::Metadata(entries.0)),
+            METADATA => Option::<Entries<String>>::deserialize(deserializer)
+                .map(|entries| Self::Metadata(entries.map(|entries| entries.0))),
             _ => Strict::deserialize(deserializer).map(Self::Tensor),
         }
     }
@@ -93,9 +95,9 @@ impl Header {
         let entries = entries::parse(&json).map_err(|error| error.at("the header"))?;
         for (name, entry) in entries {
             match entry {
-                Entry::Metadata(entries) => metadata = Some(entries),
+                Entry::Metadata(entries) => metadata = entries,
                 Entry::Tensor(info) => {
-                    let in_tensor = |error: Error| error.at(format!("tensor \"{name}\""));
+                    let in_tensor = |error: Error| error.at(error::tensor(&name));
                     let range = check(&info, &data).map_err(in_tensor)?;
                     tensors.push(Tensor {
                         name,
@@ -171,15 +173,17 @@ fn check(info: &Strict, data: &Range<u64>) -> Result<Range<u64>> {
         )));
     }
     let bits = bits(dtype, shape)
-        .ok_or_else(|| Error::invalid(format!("its shape {shape:?} overflows")))?;
+        .ok_or_else(|| Error::invalid(format!("its shape {} overflows", shape_text(shape))))?;
     if !bits.is_multiple_of(8) {
         return Err(Error::invalid(format!(
-            "{dtype} of shape {shape:?} is no whole number of bytes"
+            "{dtype} of shape {} is no whole number of bytes",
+            shape_text(shape)
         )));
     }
     if bits / 8 != stop - start {
         return Err(Error::invalid(format!(
-            "{dtype} of shape {shape:?} takes {} bytes, found {}",
+            "{dtype} of shape {} takes {} bytes, found {}",
+            shape_text(shape),
             bits / 8,
             stop - start
         )));
@@ -187,9 +191,21 @@ fn check(info: &Strict, data: &Range<u64>) -> Result<Range<u64>> {
     Ok(data.start + start..data.start + stop)
 }
 
-/// How many bits a tensor takes, `None` on overflow.
+/// How many bits a tensor takes, `None` on overflow. Dimensions that overflow do so beside a 0, too: whoever multiplies
+/// some of them would fall into that.
 pub(super) fn bits(dtype: Dtype, shape: &[usize]) -> Option<u64> {
-    crate::tensor::element_count(shape)?.checked_mul(dtype.bitsize() as u64)
+    let most = shape
+        .iter()
+        .try_fold(dtype.bitsize() as u64, |bits, &dim| {
+            bits.checked_mul(dim.max(1) as u64)
+        })?;
+    i64::try_from(most).ok()?;
+    Some(if shape.contains(&0) { 0 } else { most })
+}
+
+/// A shape as a message shows it.
+pub(super) fn shape_text(shape: &[usize]) -> String {
+    error::shown(&format!("{shape:?}")).into_owned()
 }
 
 /// The tensors, by their place, cover the data without holes and overlaps.
@@ -199,7 +215,7 @@ fn check_cover(tensors: &[Tensor], data: Range<u64>) -> Result<()> {
     for tensor in tensors {
         let start = tensor.range.start;
         if start != at {
-            let other = before.map_or("the header".to_owned(), |name| format!("tensor \"{name}\""));
+            let other = before.map_or("the header".to_owned(), error::tensor);
             let how = if start < at {
                 "overlaps"
             } else {
@@ -210,14 +226,14 @@ fn check_cover(tensors: &[Tensor], data: Range<u64>) -> Result<()> {
                 start - data.start,
                 at - data.start
             );
-            return Err(Error::invalid(message).at(format!("tensor \"{}\"", tensor.name)));
+            return Err(Error::invalid(message).at(error::tensor(&tensor.name)));
         }
         (at, before) = (tensor.range.end, Some(tensor.name.as_str()));
     }
     if at != data.end {
         let message = format!("{} bytes at the end belong to no tensor", data.end - at);
         return Err(match before {
-            Some(name) => Error::invalid(format!("{message} (the last is \"{name}\")")),
+            Some(name) => Error::invalid(format!("{message}, the last is {}", error::tensor(name))),
             None => Error::invalid(message),
         });
     }

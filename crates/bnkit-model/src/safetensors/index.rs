@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::entries::{self, Entries, Member};
 use super::state_dict::StateDict;
+use crate::error::{self, shown};
 use crate::source::Source;
 use crate::{Error, Result};
 
@@ -24,8 +25,8 @@ pub(super) struct Index {
     pub(super) bytes: u64,
 }
 
-/// Longer indexes are refused: no checkpoint has so many tensors.
-const MAX_INDEX: u64 = 100_000_000;
+/// Longer indexes are refused: that is room for some 200000 tensors, and parsed it takes several times as much memory.
+const MAX_INDEX: u64 = 32_000_000;
 
 enum Entry {
     Metadata(Vec<(String, serde_json::Value)>),
@@ -34,7 +35,7 @@ enum Entry {
 
 impl Member for Entry {
     fn place(key: &str) -> String {
-        key.to_owned()
+        shown(key).into_owned()
     }
 
     fn read<'de, D: Deserializer<'de>>(key: &str, deserializer: D) -> Result<Self, D::Error> {
@@ -62,15 +63,18 @@ impl Index {
             _ => Path::new("."),
         };
         let locate = |name: &str| {
-            let file = contained(dir, name).map_err(|error| {
-                let tensor = index.weight_map.iter().find(|(_, file)| file == name);
-                let tensor = tensor.map_or("", |(tensor, _)| tensor);
-                error.at(format!("tensor \"{tensor}\"")).in_file(path)
-            })?;
+            let file = contained(dir, name)
+                .map_err(|error| index.in_tensor_of(name, error).in_file(path))?;
             Ok((name.to_owned(), file))
         };
         let files = names.into_iter().map(locate).collect::<Result<_>>()?;
         Ok((index, files))
+    }
+
+    /// `error`, with the first tensor that is said to be in `file`.
+    pub(super) fn in_tensor_of(&self, file: &str, error: Error) -> Error {
+        let tensor = self.weight_map.iter().find(|(_, other)| other == file);
+        error.at(error::tensor(tensor.map_or("", |(tensor, _)| tensor)))
     }
 
     fn read(source: &Source) -> Result<Self> {
@@ -137,12 +141,12 @@ pub(super) fn check(index: &Index, dict: &StateDict) -> Result<()> {
         match place {
             Some(shard) if shard.name == *file => {}
             Some(shard) => {
-                let message = format!("the index says {file}, it is in {}", shard.name);
-                return Err(Error::invalid(message).at(format!("tensor \"{name}\"")));
+                let message = format!("the index says {}, it is in {}", shown(file), shard.name);
+                return Err(Error::invalid(message).at(error::tensor(name)));
             }
             None => {
-                let message = format!("the index says {file}, but it is not there");
-                return Err(Error::invalid(message).at(format!("tensor \"{name}\"")));
+                let message = format!("the index says {}, but it is not there", shown(file));
+                return Err(Error::invalid(message).at(error::tensor(name)));
             }
         }
     }
@@ -160,18 +164,26 @@ pub(super) fn check(index: &Index, dict: &StateDict) -> Result<()> {
         .find(|tensor| !named.contains(tensor.name.as_str()));
     let extra = extra.map_or("", |tensor| &tensor.name);
     let message = "a file holds it, but the index does not name it";
-    Err(Error::invalid(message).at(format!("tensor \"{extra}\"")))
+    Err(Error::invalid(message).at(error::tensor(extra)))
 }
 
 /// The path of the file `name` in `dir`, links resolved.
 fn contained(dir: &Path, name: &str) -> Result<PathBuf> {
-    let refuse = |why: &str| Err(Error::invalid(format!("the file \"{name}\" {why}")));
+    let refuse = |why: &str| {
+        Err(Error::invalid(format!(
+            "the file \"{}\" {why}",
+            shown(name)
+        )))
+    };
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\', '\0']) {
         return refuse("is no plain name of a file beside the index");
     }
     let path = dir.join(name);
     let resolve = |path: &Path| {
-        let cannot = |error| Error::invalid(format!("cannot open {}: {error}", path.display()));
+        let cannot = |error| {
+            let path = path.to_string_lossy();
+            Error::invalid(format!("cannot open {}: {error}", shown(&path)))
+        };
         path.canonicalize().map_err(cannot)
     };
     let (resolved, dir) = (resolve(&path)?, resolve(dir)?);
@@ -183,10 +195,10 @@ fn contained(dir: &Path, name: &str) -> Result<PathBuf> {
     }
 }
 
-/// Whether `dir` is `…/snapshots/REVISION` of a Hugging Face cache, and `file` lies in its `blobs`.
+/// Whether `dir` is `…/snapshots/REVISION` of a Hugging Face cache, or a folder in it, and `file` lies in its `blobs`.
 fn is_blob(dir: &Path, file: &Path) -> bool {
-    let snapshots = dir.parent();
+    let mut above = dir.ancestors().skip(1);
+    let snapshots = above.find(|folder| folder.file_name() == Some("snapshots".as_ref()));
     let repository = snapshots.and_then(Path::parent);
-    snapshots.and_then(Path::file_name) == Some("snapshots".as_ref())
-        && repository.is_some_and(|repository| file.parent() == Some(&repository.join("blobs")))
+    repository.is_some_and(|repository| file.parent() == Some(&repository.join("blobs")))
 }

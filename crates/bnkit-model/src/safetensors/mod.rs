@@ -11,10 +11,12 @@
 //! | `index` | the index of a sharded checkpoint |
 //! | `entries` | JSON objects whose order counts and whose keys must not repeat |
 //! | `save` | writing, all or nothing |
+//! | `place` | what an output may replace, and how several files appear together |
 
 mod entries;
 mod header;
 mod index;
+mod place;
 mod save;
 mod state_dict;
 

@@ -7,18 +7,19 @@
 //! All files are complete and on the disk under temporary names before the first gets its own; an index comes last.
 
 use std::cell::Cell;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use safetensors::Dtype;
 
-use super::header::{Header, bits};
+use super::header::{Header, METADATA, bits, shape_text};
 use super::index::Index;
+use super::place::{destinations, put_in_place};
 use super::state_dict::{StateDict, of_dtype};
+use crate::error::{self, shown};
 use crate::onnx::{Model, TensorDef};
-use crate::output::{Output, behind_links, exists, sync_folder};
-use crate::source::Source;
+use crate::output::Output;
 use crate::stored::Stored;
 use crate::{Error, Result};
 
@@ -75,7 +76,7 @@ impl<'m> NewTensor<'m> {
     pub fn of_model(name: String, model: &'m Model, tensor: TensorDef) -> Result<Self> {
         let dtype = of_dtype(tensor.dtype).ok_or_else(|| {
             let message = format!("safetensors has no {}", tensor.dtype);
-            Error::invalid(message).at(format!("tensor \"{name}\""))
+            Error::invalid(message).at(error::tensor(&name))
         })?;
         Ok(Self {
             name,
@@ -92,7 +93,7 @@ impl<'m> NewTensor<'m> {
     pub fn of_values(name: String, tensor: &crate::Tensor) -> Result<Self> {
         let dtype = of_dtype(tensor.dtype()).ok_or_else(|| {
             let message = format!("safetensors has no {}", tensor.dtype());
-            Error::invalid(message).at(format!("tensor \"{name}\""))
+            Error::invalid(message).at(error::tensor(&name))
         })?;
         Ok(Self {
             name,
@@ -109,9 +110,37 @@ impl<'m> NewTensor<'m> {
     pub fn bytes(&self) -> Result<u64> {
         let bits = bits(self.dtype, &self.shape).filter(|bits| bits.is_multiple_of(8));
         bits.map(|bits| bits / 8).ok_or_else(|| {
-            let message = format!("{} of shape {:?} has no size", self.dtype, self.shape);
-            Error::invalid(message).at(format!("tensor \"{}\"", self.name))
+            let shape = shape_text(&self.shape);
+            let message = format!("{} of shape {shape} has no size", self.dtype);
+            Error::invalid(message).at(error::tensor(&self.name))
         })
+    }
+
+    /// How many bytes it takes, if it can be written: its name is free, and what is known of its elements fits.
+    fn check(&self) -> Result<u64> {
+        if self.name == METADATA {
+            let message = "a safetensors file has no tensor of this name";
+            return Err(Error::invalid(message).at(error::tensor(&self.name)));
+        }
+        let expected = self.bytes()?;
+        let found = match &self.contents {
+            Contents::Stored(stored) => stored.len(),
+            Contents::Bytes(bytes) => bytes.len() as u64,
+            Contents::OfModel(..) | Contents::Transposed(..) => expected,
+        };
+        self.check_length(found)
+            .map_err(|error| error.at(error::tensor(&self.name)))
+    }
+
+    fn check_length(&self, found: u64) -> Result<u64> {
+        let expected = self.bytes()?;
+        if found == expected {
+            return Ok(expected);
+        }
+        let (dtype, shape) = (self.dtype, shape_text(&self.shape));
+        Err(Error::invalid(format!(
+            "{dtype} of shape {shape} takes {expected} bytes, found {found}"
+        )))
     }
 }
 
@@ -120,8 +149,8 @@ impl<'m> NewTensor<'m> {
 pub struct SaveOptions<'p> {
     /// Replace what is there.
     pub force: bool,
-    /// Checked, once the new files are complete, to be still what it was when it was opened; only its own files may be
-    /// replaced then (with `force`).
+    /// Checked, once the new files are complete, to be still what it was when it was opened. If it is one file, that may
+    /// be the output (with `force`); the files of a sharded one are never replaced.
     pub input: Option<&'p StateDict>,
     /// Told again and again how many bytes are written, and how many there will be.
     pub progress: Option<&'p (dyn Fn(u64, u64) + Sync)>,
@@ -139,8 +168,9 @@ pub struct Saved {
 /// Writes one file.
 ///
 /// # Errors
-/// If something cannot be read or written, the file exists already (without `force`), or two tensors have one name. Then
-/// nothing is written, and nothing that was there is changed.
+/// If something cannot be read or written, or changed since it was opened; if the file exists already (without `force`) or
+/// belongs to a sharded input; if two tensors have one name, or elements do not fit their shape. Then nothing is written,
+/// and nothing that was there is changed.
 pub fn save(path: &Path, file: NewFile<'_>, options: SaveOptions<'_>) -> Result<Saved> {
     write_all(vec![(path.to_owned(), file)], None, options)
 }
@@ -149,7 +179,7 @@ pub fn save(path: &Path, file: NewFile<'_>, options: SaveOptions<'_>) -> Result<
 /// `.safetensors` in the name of the index, and their numbers, as in `model-00001-of-00002.safetensors`.
 ///
 /// # Errors
-/// As [`save`]; also if the name of the index is another.
+/// As [`save`]; also if the name of the index is another, or there is no tensor at all.
 pub fn save_sharded(
     path: &Path,
     files: Vec<NewFile<'_>>,
@@ -162,6 +192,17 @@ pub fn save_sharded(
         let message = "the index of a sharded checkpoint is called NAME.safetensors.index.json";
         Error::invalid(message).in_file(path)
     })?;
+    let invalid = |message: &str| Err(Error::invalid(message).in_file(path));
+    if stem.contains('\\') {
+        return invalid("the files of a sharded checkpoint have no backslash in their names");
+    }
+    if files.iter().all(|file| file.tensors.is_empty()) {
+        return invalid("a sharded checkpoint has at least one tensor");
+    }
+    if let Some(key) = repeated(metadata.iter().map(|(key, _)| key.as_str())) {
+        let message = format!("metadata: the name \"{}\" would occur twice", shown(key));
+        return invalid(&message);
+    }
     let count = files.len();
     let mut weight_map = Vec::new();
     let mut total = 0;
@@ -169,7 +210,7 @@ pub fn save_sharded(
     for (number, file) in files.iter().enumerate() {
         let name = format!("{stem}-{:05}-of-{count:05}.safetensors", number + 1);
         for tensor in &file.tensors {
-            total += tensor.bytes()?;
+            total = sum(total, tensor.bytes()?, tensor).map_err(|error| error.in_file(path))?;
             weight_map.push((tensor.name.clone(), name.clone()));
         }
         named.push(path.with_file_name(name));
@@ -188,7 +229,7 @@ pub fn save_sharded(
 }
 
 fn twice(name: &str) -> Error {
-    Error::invalid("two tensors would have this name").at(format!("tensor \"{name}\""))
+    Error::invalid("two tensors would have this name").at(error::tensor(name))
 }
 
 fn write_all(
@@ -196,20 +237,21 @@ fn write_all(
     index: Option<(&Path, Vec<u8>)>,
     options: SaveOptions<'_>,
 ) -> Result<Saved> {
-    let mut ready = Vec::new();
-    let mut total = index.as_ref().map_or(0, |(_, index)| index.len() as u64);
-    for (path, mut file) in files {
-        let header = prepare(&mut file).map_err(|error| error.in_file(&path))?;
-        total += header.len() as u64;
-        for tensor in &file.tensors {
-            total += tensor.bytes()?;
-        }
-        check_output(&path, options)?;
-        ready.push((path, file, header));
+    let (mut paths, mut files): (Vec<PathBuf>, Vec<NewFile<'_>>) = files.into_iter().unzip();
+    let mut headers = Vec::new();
+    let mut total = 0;
+    for (path, file) in paths.iter().zip(&mut files) {
+        let (header, bytes) = prepare(file).map_err(|error| error.in_file(path))?;
+        total += header.len() as u64 + bytes;
+        headers.push(header);
     }
-    if let Some((path, _)) = &index {
-        check_output(path, options)?;
+    let mut index_bytes = None;
+    if let Some((path, index)) = index {
+        total += index.len() as u64;
+        paths.push(path.to_owned());
+        index_bytes = Some(index);
     }
+    let paths = destinations(&paths, options.force, options.input)?;
     let done = Cell::new(0);
     let progress = |bytes: u64| {
         done.set(done.get() + bytes);
@@ -218,23 +260,21 @@ fn write_all(
         }
     };
     let mut outputs = Vec::new();
-    for (path, file, header) in ready {
-        let path = behind_links(&path)?;
-        let mut output = Output::create(&path, &progress)?;
-        output.write(&header)?;
+    for ((path, file), header) in paths.iter().zip(&files).zip(&headers) {
+        let mut output = Output::create(path, &progress)?;
+        output.write(header)?;
         for tensor in &file.tensors {
             write_tensor(tensor, &mut output)
-                .map_err(|error| error.at(format!("tensor \"{}\"", tensor.name)))?;
+                .map_err(|error| error.at(error::tensor(&tensor.name)).in_file(path))?;
         }
         output.finish()?;
-        outputs.push((path, output));
+        outputs.push((path.clone(), output));
     }
-    if let Some((path, index)) = index {
-        let path = behind_links(path)?;
-        let mut output = Output::create(&path, &progress)?;
+    if let (Some(path), Some(index)) = (paths.last(), index_bytes) {
+        let mut output = Output::create(path, &progress)?;
         output.write(&index)?;
         output.finish()?;
-        outputs.push((path, output));
+        outputs.push((path.clone(), output));
     }
     if done.get() != total {
         let message = format!(
@@ -243,49 +283,61 @@ fn write_all(
         );
         return Err(Error::invalid(message));
     }
-    if let Some(input) = options.input {
+    check_unchanged(&files, options.input)?;
+    put_in_place(outputs, options.force)?;
+    Ok(Saved {
+        bytes: total,
+        files: paths,
+    })
+}
+
+/// Checks that all that was read for the new files is still what it was when it was opened.
+fn check_unchanged(files: &[NewFile<'_>], input: Option<&StateDict>) -> Result<()> {
+    if let Some(input) = input {
         input.check_unchanged()?;
     }
-    put_in_place(outputs, options.force, total)
-}
-
-fn put_in_place(outputs: Vec<(PathBuf, Output<'_>)>, force: bool, bytes: u64) -> Result<Saved> {
-    let mut files: Vec<PathBuf> = Vec::new();
-    for (path, output) in outputs {
-        if let Err(error) = output.persist(force) {
-            // Without `force` these are ours alone; with it, what they replaced is gone either way.
-            if !force {
-                for file in &files {
-                    let _ = std::fs::remove_file(file);
-                }
+    let mut checked: Option<*const ()> = None;
+    for tensor in files.iter().flat_map(|file| &file.tensors) {
+        // Neighbours come from one place, as a rule.
+        let place: *const () = match &tensor.contents {
+            Contents::Stored(stored) => Arc::as_ptr(&stored.source).cast(),
+            Contents::Bytes(_) => continue,
+            Contents::OfModel(model, _) | Contents::Transposed(model, _) => {
+                std::ptr::from_ref(*model).cast()
             }
-            return Err(error);
+        };
+        if checked.replace(place) == Some(place) {
+            continue;
         }
-        files.push(path);
+        match &tensor.contents {
+            Contents::Stored(stored) => stored.source.check_unchanged()?,
+            Contents::Bytes(_) => {}
+            Contents::OfModel(model, _) | Contents::Transposed(model, _) => {
+                model.check_unchanged()?
+            }
+        }
     }
-    if let Some(path) = files.last() {
-        sync_folder(path)?;
-    }
-    Ok(Saved { bytes, files })
+    Ok(())
 }
 
-/// Brings the tensors into an order that readers can view in place, and makes the header.
-fn prepare(file: &mut NewFile<'_>) -> Result<Vec<u8>> {
-    let mut names: Vec<&str> = file
-        .tensors
-        .iter()
-        .map(|tensor| tensor.name.as_str())
-        .collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(twice(pair[0]));
+/// Brings the tensors into an order that readers can view in place, and makes the header; also says how many bytes
+/// the tensors take.
+fn prepare(file: &mut NewFile<'_>) -> Result<(Vec<u8>, u64)> {
+    let names = file.tensors.iter().map(|tensor| tensor.name.as_str());
+    if let Some(name) = repeated(names) {
+        return Err(twice(name));
+    }
+    let keys = file.metadata.iter().flatten();
+    if let Some(key) = repeated(keys.map(|(key, _)| key.as_str())) {
+        let message = format!("the name \"{}\" would occur twice", shown(key));
+        return Err(Error::invalid(message).at(METADATA));
     }
     let mut at = 0u64;
     let mut aligned = true;
     for tensor in &file.tensors {
-        let (size, bytes) = (tensor.dtype.bitsize() as u64 / 8, tensor.bytes()?);
+        let (size, bytes) = (tensor.dtype.bitsize() as u64 / 8, tensor.check()?);
         aligned &= size == 0 || bytes == 0 || at.is_multiple_of(size);
-        at += bytes;
+        at = sum(at, bytes, tensor)?;
     }
     if !aligned {
         file.tensors
@@ -296,31 +348,38 @@ fn prepare(file: &mut NewFile<'_>) -> Result<Vec<u8>> {
         let shape = tensor.shape.as_slice();
         rows.push((tensor.name.as_str(), tensor.dtype, shape, tensor.bytes()?));
     }
-    Header::write(file.metadata.as_deref(), rows.into_iter())
+    let header = Header::write(file.metadata.as_deref(), rows.into_iter())?;
+    Ok((header, at))
+}
+
+/// A name that occurs twice.
+fn repeated<'n>(names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    let pair = names.windows(2).find(|pair| pair[0] == pair[1]);
+    pair.map(|pair| pair[0])
+}
+
+/// `total` and the `bytes` of a tensor, within what a file can have.
+fn sum(total: u64, bytes: u64, tensor: &NewTensor<'_>) -> Result<u64> {
+    let sum = total + bytes;
+    match i64::try_from(sum) {
+        Ok(_) => Ok(sum),
+        Err(_) => {
+            let message = "the file would be larger than files can be";
+            Err(Error::invalid(message).at(error::tensor(&tensor.name)))
+        }
+    }
 }
 
 fn write_tensor(tensor: &NewTensor<'_>, output: &mut Output<'_>) -> Result<()> {
-    let expected = tensor.bytes()?;
-    let check = |found: u64| match found == expected {
-        true => Ok(()),
-        false => Err(Error::invalid(format!(
-            "{} of shape {:?} takes {expected} bytes, found {found}",
-            tensor.dtype, tensor.shape
-        ))),
-    };
     match &tensor.contents {
-        Contents::Stored(stored) => {
-            check(stored.len())?;
-            output.copy(&stored.source, stored.range.clone())
-        }
-        Contents::Bytes(bytes) => {
-            check(bytes.len() as u64)?;
-            output.write(bytes)
-        }
+        Contents::Stored(stored) => output.copy(&stored.source, stored.range.clone()),
+        Contents::Bytes(bytes) => output.write(bytes),
         Contents::Transposed(model, def) => {
             let turned = model.read_tensor(def)?.transposed();
             let turned = turned.ok_or_else(|| Error::invalid("only a matrix can be transposed"))?;
-            check(turned.data().len() as u64)?;
+            tensor.check_length(turned.data().len() as u64)?;
             output.write(turned.data())
         }
         Contents::OfModel(model, def) => {
@@ -329,38 +388,7 @@ fn write_tensor(tensor: &NewTensor<'_>, output: &mut Output<'_>) -> Result<()> {
                 found += part.len() as u64;
                 output.write(part)
             })?;
-            check(found)
+            tensor.check_length(found).map(|_| ())
         }
     }
-}
-
-/// Refuses an output that must not be replaced: without `force` any, and always a file that the checkpoint was opened
-/// from, unless all of it is replaced.
-fn check_output(path: &Path, options: SaveOptions<'_>) -> Result<()> {
-    let there = path.metadata();
-    if let Ok(there) = &there
-        && !there.is_file()
-    {
-        let message = match there.is_dir() {
-            true => "this is a folder",
-            false => "this is no regular file (a device or pipe, say)",
-        };
-        return Err(Error::invalid(message).in_file(path));
-    }
-    if !options.force && path.symlink_metadata().is_ok() {
-        return Err(exists(path));
-    }
-    let (Ok(there), Some(input)) = (there, options.input) else {
-        return Ok(());
-    };
-    let is_there = |source: &Source| {
-        let own = source.file().and_then(|file| file.metadata().ok());
-        own.is_some_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
-    };
-    let owned = input.is_sharded() && input.shards().iter().any(|shard| is_there(&shard.source));
-    if owned {
-        let message = "this file belongs to the input, whose other files would no longer fit; choose another output";
-        return Err(Error::invalid(message).in_file(path));
-    }
-    Ok(())
 }

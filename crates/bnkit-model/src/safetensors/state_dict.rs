@@ -9,8 +9,9 @@ use safetensors::Dtype;
 
 use super::header::Header;
 use super::index::{self, Index};
+use crate::error;
 use crate::format::Format;
-use crate::onnx::TensorDef;
+use crate::onnx::{Model, TensorDef};
 use crate::source::Source;
 use crate::stored::{CHUNK, Stored};
 use crate::tensor::decode_f64;
@@ -82,21 +83,25 @@ impl StateDict {
     pub fn open(path: &Path) -> Result<Self> {
         let source = Source::open(path)?;
         let format = Format::detect(&source).map_err(|error| error.in_file(path))?;
-        match format {
-            Format::SafetensorsIndex => {
-                let (index, files) = Index::open(&source, path)?;
-                let mut shards = Vec::new();
-                for (name, file) in files {
-                    shards.push((name, Source::open(&file)?));
-                }
-                Self::new(shards, Some(index), Some(path))
+        if format == Format::SafetensorsIndex {
+            let (index, files) = Index::open(&source, path)?;
+            let mut shards = Vec::new();
+            for (name, file) in files {
+                let shard = Source::open(&file);
+                let shard = shard.map_err(|error| index.in_tensor_of(&name, error))?;
+                shards.push((name, shard));
             }
-            // A file that is neither says best as a safetensors file what is wrong with it.
-            Format::Safetensors | Format::Onnx => {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                Self::new(vec![(name.into_owned(), source)], None, Some(path))
-            }
+            return Self::new(shards, Some(index), Some(path));
         }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let dict = Self::new(vec![(name.into_owned(), source)], None, Some(path));
+        dict.map_err(|error| match format {
+            Format::Onnx if Model::open(path).is_ok() => {
+                Error::invalid("this is an ONNX model, not a state dict").in_file(path)
+            }
+            // What is nothing else says best as a safetensors file what is wrong with it.
+            _ => error,
+        })
     }
 
     /// A checkpoint of one file that is in memory (or was opened already).
@@ -131,7 +136,7 @@ impl StateDict {
                 if let Some(other) = dict.by_name.insert(tensor.name.clone(), place) {
                     let other = &dict.shards[dict.tensors[other].shard].name;
                     let error = Error::invalid(format!("the name is in {other}, too"));
-                    return Err(in_file(error.at(format!("tensor \"{}\"", tensor.name))));
+                    return Err(in_file(error.at(error::tensor(&tensor.name))));
                 }
                 dict.tensors.push(tensor);
             }
@@ -252,7 +257,7 @@ impl StateDict {
 
     /// `error`, with the tensor and the file it is about.
     pub fn in_tensor(&self, tensor: &Tensor, error: Error) -> Error {
-        let error = error.at(format!("tensor \"{}\"", tensor.name));
+        let error = error.at(error::tensor(&tensor.name));
         match self.shards[tensor.shard].source.path() {
             Some(path) => error.in_file(path),
             None => error,
