@@ -15,12 +15,13 @@ use safetensors::Dtype;
 
 use super::header::{Header, bits};
 use super::index::Index;
-use super::state_dict::{StateDict, of_dtype};
+use super::state_dict::{StateDict, dtype_of, of_dtype};
 use crate::onnx::{Model, TensorDef};
 use crate::output::{Output, behind_links, exists, sync_folder};
 use crate::source::Source;
-use crate::stored::Stored;
-use crate::{Error, Result};
+use crate::stored::{CHUNK, Stored};
+use crate::tensor::{decode_f64, encode_f64};
+use crate::{DType, Error, Result};
 
 /// A file to write.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +52,8 @@ pub enum Contents<'m> {
     Stored(Stored),
     /// They are at hand.
     Bytes(Bytes),
+    /// They lie somewhere in this type (a float type, as the tensor's own), and are rounded once while they are written.
+    Rounded(Stored, DType),
     /// A tensor of a model: computed in chunks while it is written, and rounded once.
     OfModel(&'m Model, TensorDef),
 }
@@ -66,15 +69,29 @@ impl<'m> NewTensor<'m> {
         }
     }
 
+    /// The tensor `tensor` of a checkpoint, each element rounded once to `dtype`; both are float types.
+    ///
+    /// # Errors
+    /// If one of the types is none of F16, BF16, F32, F64.
+    pub fn rounded(dict: &StateDict, tensor: &super::Tensor, dtype: Dtype) -> Result<Self> {
+        let float = |dtype| dtype_of(dtype).filter(|dtype| dtype.is_float());
+        let (Some(from), Some(_)) = (float(tensor.dtype), float(dtype)) else {
+            let message = format!("{} is not rounded to {dtype}", tensor.dtype);
+            return Err(dict.in_tensor(tensor, Error::invalid(message)));
+        };
+        Ok(Self {
+            dtype,
+            contents: Contents::Rounded(dict.stored(tensor), from),
+            ..Self::copy(dict, tensor)
+        })
+    }
+
     /// The tensor `tensor` of a model, under `name`.
     ///
     /// # Errors
     /// If safetensors has no such type.
     pub fn of_model(name: String, model: &'m Model, tensor: TensorDef) -> Result<Self> {
-        let dtype = of_dtype(tensor.dtype).ok_or_else(|| {
-            let message = format!("safetensors has no {}", tensor.dtype);
-            Error::invalid(message).at(format!("tensor \"{name}\""))
-        })?;
+        let dtype = of_dtype(tensor.dtype).ok_or_else(|| no_such_type(&name, tensor.dtype))?;
         Ok(Self {
             name,
             dtype,
@@ -88,10 +105,7 @@ impl<'m> NewTensor<'m> {
     /// # Errors
     /// If safetensors has no such type.
     pub fn of_values(name: String, tensor: &crate::Tensor) -> Result<Self> {
-        let dtype = of_dtype(tensor.dtype()).ok_or_else(|| {
-            let message = format!("safetensors has no {}", tensor.dtype());
-            Error::invalid(message).at(format!("tensor \"{name}\""))
-        })?;
+        let dtype = of_dtype(tensor.dtype()).ok_or_else(|| no_such_type(&name, tensor.dtype()))?;
         Ok(Self {
             name,
             dtype,
@@ -185,6 +199,10 @@ pub fn save_sharded(
     write_all(files, Some((path, index)), options)
 }
 
+fn no_such_type(name: &str, dtype: DType) -> Error {
+    Error::invalid(format!("safetensors has no {dtype}")).at(format!("tensor \"{name}\""))
+}
+
 fn twice(name: &str) -> Error {
     Error::invalid("two tensors would have this name").at(format!("tensor \"{name}\""))
 }
@@ -225,6 +243,19 @@ fn write_all(
                 .map_err(|error| error.at(format!("tensor \"{}\"", tensor.name)))?;
         }
         output.finish()?;
+        let models = file
+            .tensors
+            .iter()
+            .filter_map(|tensor| match tensor.contents {
+                Contents::OfModel(model, _) => Some(model),
+                _ => None,
+            });
+        // Usually all of them are of one.
+        let mut models: Vec<&Model> = models.collect();
+        models.dedup_by(|a, b| std::ptr::eq(*a, *b));
+        models
+            .into_iter()
+            .try_for_each(|model| model.check_unchanged())?;
         outputs.push((path, output));
     }
     if let Some((path, index)) = index {
@@ -309,7 +340,22 @@ fn write_tensor(tensor: &NewTensor<'_>, output: &mut Output<'_>) -> Result<()> {
     match &tensor.contents {
         Contents::Stored(stored) => {
             check(stored.len())?;
-            output.copy(&stored.source, stored.range.clone())
+            output.copy(&stored.source, stored.range.clone())?;
+            stored.source.check_unchanged()
+        }
+        Contents::Rounded(stored, from) => {
+            let dtype = dtype_of(tensor.dtype)
+                .ok_or_else(|| Error::invalid(format!("nothing is rounded to {}", tensor.dtype)))?;
+            let mut found = 0;
+            let mut out = Vec::new();
+            stored.for_each_part(CHUNK * 8, |_, bytes| {
+                out.clear();
+                encode_f64(dtype, &decode_f64(*from, bytes)?, &mut out)?;
+                found += out.len() as u64;
+                output.write(&out)
+            })?;
+            check(found)?;
+            stored.source.check_unchanged()
         }
         Contents::Bytes(bytes) => {
             check(bytes.len() as u64)?;
