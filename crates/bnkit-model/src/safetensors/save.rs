@@ -243,19 +243,15 @@ fn write_all(
                 .map_err(|error| error.at(format!("tensor \"{}\"", tensor.name)))?;
         }
         output.finish()?;
-        let models = file
-            .tensors
-            .iter()
-            .filter_map(|tensor| match tensor.contents {
-                Contents::OfModel(model, _) => Some(model),
-                _ => None,
-            });
-        // Usually all of them are of one.
-        let mut models: Vec<&Model> = models.collect();
-        models.dedup_by(|a, b| std::ptr::eq(*a, *b));
-        models
-            .into_iter()
-            .try_for_each(|model| model.check_unchanged())?;
+        let mut checked: Option<&Model> = None;
+        for tensor in &file.tensors {
+            if let Contents::OfModel(model, _) = tensor.contents
+                && !checked.is_some_and(|other| std::ptr::eq(other, model))
+            {
+                model.check_unchanged()?;
+                checked = Some(model);
+            }
+        }
         outputs.push((path, output));
     }
     if let Some((path, index)) = index {
