@@ -318,7 +318,7 @@ fn warn(report: &mut ConvertReport) {
     };
     let mut say = |count: usize, first: Option<&str>, what: &str| {
         if let Some(first) = first {
-            let text = format!("{count} {what} (\"{first}\" is the first)");
+            let text = format!("{what}: {count} (\"{first}\" first)");
             report.warnings.push(text);
         }
     };
@@ -328,17 +328,17 @@ fn warn(report: &mut ConvertReport) {
     say(
         by_shape.len(),
         by_shape.first().map(|pair| pair.graph.as_str()),
-        "tensors were matched by their shape, not by name: look at them",
+        "tensors matched by their shape alone, so look at them",
     );
     say(
         matching.kept.len(),
         matching.kept.first().map(|one| one.name.as_str()),
-        "tensors of the graph keep their values: the checkpoint has nothing for them",
+        "tensors of the graph that the checkpoint has nothing for, and that stay as they were",
     );
     say(
         matching.unused.len(),
         matching.unused.first().map(|one| one.name.as_str()),
-        "tensors of the checkpoint have no place in the graph",
+        "tensors of the checkpoint that have no place in the graph",
     );
 }
 
