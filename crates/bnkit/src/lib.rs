@@ -20,6 +20,7 @@ mod affine;
 pub mod calibrate;
 mod chain;
 mod clean;
+pub mod convert;
 pub mod data;
 pub mod error;
 pub mod explain;

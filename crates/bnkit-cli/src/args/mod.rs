@@ -4,6 +4,7 @@
 //! the command that obeys them, because an option may come from the configuration file too.
 
 pub(crate) mod batches;
+pub(crate) mod convert;
 pub(crate) mod data;
 pub(crate) mod explain;
 pub(crate) mod fold;
@@ -56,5 +57,6 @@ pub(crate) enum Command {
     Merge(merge::Merge),
     Verify(verify::Verify),
     Unfold(unfold::Unfold),
+    Convert(convert::Convert),
     Explain(explain::Explain),
 }

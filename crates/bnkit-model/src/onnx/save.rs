@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::encode::{Encoder, Precision};
 use super::layout::{Layout, Piece};
-use super::model::Model;
+use super::model::{Model, Payload};
 use super::segments::{Segment, Segments};
 use crate::output::{Output, behind_links, exists, sync_folder};
 use crate::source::Source;
@@ -125,13 +125,17 @@ impl Model {
         sync_folder(path)
     }
 
-    /// Checks that the files of the model are still those that were opened.
+    /// Checks that all files that the model is read from are still those that were opened.
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         self.source.check_unchanged()?;
-        let externals = self.externals.opened();
-        externals
-            .iter()
-            .try_for_each(|source| source.check_unchanged())
+        for source in self.externals.opened() {
+            source.check_unchanged()?;
+        }
+        self.constants()
+            .try_for_each(|tensor| match &tensor.payload {
+                Payload::Elsewhere(stored) => stored.source.check_unchanged(),
+                _ => Ok(()),
+            })
     }
 
     fn write_message(&self, message: &Segments, output: &mut Output<'_>) -> Result<()> {

@@ -16,12 +16,13 @@ use safetensors::Dtype;
 use super::header::{Header, METADATA, bits, shape_text};
 use super::index::Index;
 use super::place::{destinations, put_in_place};
-use super::state_dict::{StateDict, of_dtype};
+use super::state_dict::{StateDict, dtype_of, of_dtype};
 use crate::error::{self, shown};
 use crate::onnx::{Model, TensorDef};
 use crate::output::Output;
-use crate::stored::Stored;
-use crate::{Error, Result};
+use crate::stored::{CHUNK, Stored};
+use crate::tensor::{decode_f64, encode_f64};
+use crate::{DType, Error, Result};
 
 /// A file to write.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +53,8 @@ pub enum Contents<'m> {
     Stored(Stored),
     /// They are at hand.
     Bytes(Bytes),
+    /// They lie somewhere in this type (a float type, as the tensor's own), and are rounded once while they are written.
+    Rounded(Stored, DType),
     /// A tensor of a model: computed in chunks while it is written, and rounded once.
     OfModel(&'m Model, TensorDef),
     /// The same, its two axes exchanged; it is held whole while it is written.
@@ -69,15 +72,29 @@ impl<'m> NewTensor<'m> {
         }
     }
 
+    /// The tensor `tensor` of a checkpoint, each element rounded once to `dtype`; both are float types.
+    ///
+    /// # Errors
+    /// If one of the types is none of F16, BF16, F32, F64.
+    pub fn rounded(dict: &StateDict, tensor: &super::Tensor, dtype: Dtype) -> Result<Self> {
+        let float = |dtype| dtype_of(dtype).filter(|dtype| dtype.is_float());
+        let (Some(from), Some(_)) = (float(tensor.dtype), float(dtype)) else {
+            let message = format!("{} is not rounded to {dtype}", tensor.dtype);
+            return Err(dict.in_tensor(tensor, Error::invalid(message)));
+        };
+        Ok(Self {
+            dtype,
+            contents: Contents::Rounded(dict.stored(tensor), from),
+            ..Self::copy(dict, tensor)
+        })
+    }
+
     /// The tensor `tensor` of a model, under `name`.
     ///
     /// # Errors
     /// If safetensors has no such type.
     pub fn of_model(name: String, model: &'m Model, tensor: TensorDef) -> Result<Self> {
-        let dtype = of_dtype(tensor.dtype).ok_or_else(|| {
-            let message = format!("safetensors has no {}", tensor.dtype);
-            Error::invalid(message).at(error::tensor(&name))
-        })?;
+        let dtype = of_dtype(tensor.dtype).ok_or_else(|| no_such_type(&name, tensor.dtype))?;
         Ok(Self {
             name,
             dtype,
@@ -91,10 +108,7 @@ impl<'m> NewTensor<'m> {
     /// # Errors
     /// If safetensors has no such type.
     pub fn of_values(name: String, tensor: &crate::Tensor) -> Result<Self> {
-        let dtype = of_dtype(tensor.dtype()).ok_or_else(|| {
-            let message = format!("safetensors has no {}", tensor.dtype());
-            Error::invalid(message).at(error::tensor(&name))
-        })?;
+        let dtype = of_dtype(tensor.dtype()).ok_or_else(|| no_such_type(&name, tensor.dtype()))?;
         Ok(Self {
             name,
             dtype,
@@ -126,7 +140,7 @@ impl<'m> NewTensor<'m> {
         let found = match &self.contents {
             Contents::Stored(stored) => stored.len(),
             Contents::Bytes(bytes) => bytes.len() as u64,
-            Contents::OfModel(..) | Contents::Transposed(..) => expected,
+            Contents::OfModel(..) | Contents::Transposed(..) | Contents::Rounded(..) => expected,
         };
         self.check_length(found)
             .map_err(|error| error.at(error::tensor(&self.name)))
@@ -228,6 +242,10 @@ pub fn save_sharded(
     write_all(files, Some((path, index)), options)
 }
 
+fn no_such_type(name: &str, dtype: DType) -> Error {
+    Error::invalid(format!("safetensors has no {dtype}")).at(error::tensor(name))
+}
+
 fn twice(name: &str) -> Error {
     Error::invalid("two tensors would have this name").at(error::tensor(name))
 }
@@ -300,7 +318,9 @@ fn check_unchanged(files: &[NewFile<'_>], input: Option<&StateDict>) -> Result<(
     for tensor in files.iter().flat_map(|file| &file.tensors) {
         // Neighbours come from one place, as a rule.
         let place: *const () = match &tensor.contents {
-            Contents::Stored(stored) => Arc::as_ptr(&stored.source).cast(),
+            Contents::Stored(stored) | Contents::Rounded(stored, _) => {
+                Arc::as_ptr(&stored.source).cast()
+            }
             Contents::Bytes(_) => continue,
             Contents::OfModel(model, _) | Contents::Transposed(model, _) => {
                 std::ptr::from_ref(*model).cast()
@@ -310,7 +330,9 @@ fn check_unchanged(files: &[NewFile<'_>], input: Option<&StateDict>) -> Result<(
             continue;
         }
         match &tensor.contents {
-            Contents::Stored(stored) => stored.source.check_unchanged()?,
+            Contents::Stored(stored) | Contents::Rounded(stored, _) => {
+                stored.source.check_unchanged()?;
+            }
             Contents::Bytes(_) => {}
             Contents::OfModel(model, _) | Contents::Transposed(model, _) => {
                 model.check_unchanged()?
@@ -376,6 +398,19 @@ fn write_tensor(tensor: &NewTensor<'_>, output: &mut Output<'_>) -> Result<()> {
     match &tensor.contents {
         Contents::Stored(stored) => output.copy(&stored.source, stored.range.clone()),
         Contents::Bytes(bytes) => output.write(bytes),
+        Contents::Rounded(stored, from) => {
+            let dtype = dtype_of(tensor.dtype)
+                .ok_or_else(|| Error::invalid(format!("nothing is rounded to {}", tensor.dtype)))?;
+            let mut found = 0;
+            let mut out = Vec::new();
+            stored.for_each_part(CHUNK * 8, |_, bytes| {
+                out.clear();
+                encode_f64(dtype, &decode_f64(*from, bytes)?, &mut out)?;
+                found += out.len() as u64;
+                output.write(&out)
+            })?;
+            tensor.check_length(found).map(|_| ())
+        }
         Contents::Transposed(model, def) => {
             let turned = model.read_tensor(def)?.transposed();
             let turned = turned.ok_or_else(|| Error::invalid("only a matrix can be transposed"))?;
