@@ -33,6 +33,7 @@ mod refusal;
 pub mod report;
 pub mod route;
 pub mod site;
+pub mod state;
 pub mod unfold;
 pub mod verify;
 

@@ -1,0 +1,3 @@
+//! State dicts: tensors by name, without a graph.
+
+pub mod groups;
