@@ -8,6 +8,7 @@ pub(crate) mod fold;
 pub(crate) mod github;
 pub(crate) mod inspect;
 mod norms;
+pub(crate) mod plain;
 pub(crate) mod proof;
 #[cfg(test)]
 pub(crate) mod samples;
