@@ -5,6 +5,7 @@
 
 pub(crate) mod batches;
 pub(crate) mod data;
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod fold;
 pub(crate) mod fold_after;
@@ -54,6 +55,7 @@ pub(crate) enum Command {
     Stats(stats::Stats),
     Merge(merge::Merge),
     Verify(verify::Verify),
+    Diff(diff::Diff),
     Unfold(unfold::Unfold),
     Explain(explain::Explain),
 }

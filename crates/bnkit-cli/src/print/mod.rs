@@ -3,6 +3,7 @@
 //! Everything here turns a finished result into characters; nothing is decided here.
 
 mod calibrate;
+mod diff;
 pub(crate) mod explain;
 pub(crate) mod fold;
 pub(crate) mod github;
