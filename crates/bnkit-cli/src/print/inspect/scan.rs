@@ -17,6 +17,9 @@ use crate::print::{Detail, Document};
 /// The name of a tensor takes no more than this, unless all is wanted.
 const NAME: usize = 34;
 
+/// So many names of equal tensors are listed, unless all are wanted.
+const NAMES: usize = 3;
+
 /// What every tensor of a checkpoint holds.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
@@ -36,7 +39,7 @@ impl Document for Scan {
         }
         if !report.equal.is_empty() {
             writeln!(out, "\n{}", duplicates(report))?;
-            table(out, &equal(report), detail)?;
+            table(out, &equal(report, full), detail)?;
         }
         Ok(())
     }
@@ -47,7 +50,7 @@ impl Document for Scan {
         let all = tensors(report, &|_| true, true);
         let broken = tensors(report, &is_broken, true);
         section(out, "NaN or Inf", &broken)?;
-        section(out, "Equal tensors", &equal(report))?;
+        section(out, "Equal tensors", &equal(report, true))?;
         section(out, "Tensors", &all)
     }
 
@@ -123,13 +126,19 @@ fn duplicates(report: &ScanReport) -> String {
     )
 }
 
-fn equal(report: &ScanReport) -> Table {
+fn equal(report: &ScanReport, full: bool) -> Table {
+    let named = if full { usize::MAX } else { NAMES };
     let mut table = Table::new(&["size", "copies", "tensors"]);
     for group in &report.equal {
+        let names: Vec<&str> = group.names.iter().take(named).map(String::as_str).collect();
+        let more = match group.names.len() - names.len() {
+            0 => String::new(),
+            hidden => format!(", and {hidden} more"),
+        };
         table.row([
             bytes(group.bytes),
             group.copies.to_string(),
-            group.names.join(", "),
+            names.join(", ") + &more,
         ]);
     }
     table
