@@ -166,6 +166,18 @@ impl Checkpoint {
         Ok(stored)
     }
 
+    /// Checks that the file is still the one that was opened, after all of it was read.
+    ///
+    /// # Errors
+    /// If it changed meanwhile.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        match &self.content {
+            Content::Onnx(model) => model.source().check_unchanged()?,
+            Content::StateDict(dict) => dict.check_unchanged()?,
+        }
+        Ok(())
+    }
+
     /// `error`, with the tensor and the file it is about.
     pub(crate) fn in_tensor(&self, entry: &Entry, error: ModelError) -> ModelError {
         match error {

@@ -34,6 +34,8 @@ pub fn diff(a: &Path, b: &Path, epsilon: Option<f64>) -> Result<DiffReport> {
     let (first, second) = (Checkpoint::open(a)?, Checkpoint::open(b)?);
     let tensors = tensors::compare(&first, &second)?;
     let batch_norms = layers::compare(&first, &second, epsilon)?;
+    first.check_unchanged()?;
+    second.check_unchanged()?;
     Ok(DiffReport {
         schema: "bnkit.diff/1",
         tool: Tool::default(),

@@ -86,6 +86,7 @@ pub fn scan(path: &Path) -> Result<ScanReport> {
             Some(stored) => look(&checkpoint, entry, stored, twins.contains(&at)),
         })
         .collect::<Result<_>>()?;
+    checkpoint.check_unchanged()?;
     let equal = equal(&entries, &stored, &read);
     let tensors: Vec<ScannedTensor> = entries
         .into_iter()
