@@ -6,7 +6,6 @@
 mod args;
 mod commands;
 mod config;
-mod escape;
 mod interrupt;
 mod output;
 mod print;

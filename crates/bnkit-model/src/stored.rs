@@ -7,7 +7,7 @@ use crate::Result;
 use crate::source::Source;
 
 /// Elements in a chunk: large enough for the disk, small enough for the second-level cache.
-pub(crate) const CHUNK: usize = 32 * 1024;
+pub const CHUNK: usize = 32 * 1024;
 
 /// The elements of a stored tensor: little-endian, row-major.
 #[derive(Debug, Clone)]

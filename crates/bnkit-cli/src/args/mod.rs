@@ -6,6 +6,7 @@
 pub(crate) mod batches;
 pub(crate) mod convert;
 pub(crate) mod data;
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod fold;
 pub(crate) mod fold_after;
@@ -56,6 +57,7 @@ pub(crate) enum Command {
     Stats(stats::Stats),
     Merge(merge::Merge),
     Verify(verify::Verify),
+    Diff(diff::Diff),
     Unfold(unfold::Unfold),
     Convert(convert::Convert),
     Explain(explain::Explain),

@@ -4,11 +4,13 @@
 
 mod calibrate;
 mod convert;
+mod diff;
 pub(crate) mod explain;
 pub(crate) mod fold;
 pub(crate) mod github;
 pub(crate) mod inspect;
 mod norms;
+pub(crate) mod plain;
 pub(crate) mod proof;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -6,6 +6,7 @@
 use super::model::*;
 use super::recipe::{Base, Recipe};
 use super::typed;
+use crate::source::Source;
 use crate::stored::{CHUNK, Stored};
 use crate::tensor::{decode_f64, element_count, encode_f64};
 use crate::{DType, Error, Result, Tensor};
@@ -96,6 +97,21 @@ impl Model {
         let stored = self.stored(tensor)?;
         stored.for_each_part(CHUNK * size, |start, bytes| {
             visit(start / size, &mut decode_f64(tensor.dtype, bytes)?)
+        })
+    }
+
+    /// The elements of a tensor as bytes in the form of `raw_data`: where they are, or, of computed ones, in memory.
+    ///
+    /// # Errors
+    /// As [`Model::read_tensor`].
+    pub fn elements(&self, tensor: &TensorDef) -> Result<Stored> {
+        let Payload::Computed(_) = &tensor.payload else {
+            return self.stored(tensor);
+        };
+        let data = self.read_tensor(tensor)?.data().clone();
+        Ok(Stored {
+            range: 0..data.len() as u64,
+            source: Source::memory(data).into(),
         })
     }
 
