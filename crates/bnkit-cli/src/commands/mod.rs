@@ -6,6 +6,7 @@ mod explain;
 mod fold;
 mod inspect;
 mod merge;
+mod pair;
 mod recalibrate;
 mod run;
 mod stats;
@@ -45,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
         Command::Merge(args) => merge::run(&args, cli.shared.force, &output),
         Command::Verify(args) => verify::run(&args, &output),
         Command::Diff(args) => diff::run(&args, &output),
+        Command::Pair(args) => pair::run(&args, cli.shared.force, &output),
         Command::Unfold(args) => unfold::run(&args, cli.shared.force, &output),
         Command::Convert(args) => convert::run(&args, cli.shared.force, &output),
         Command::Explain(args) => explain::run(&args, &output),
