@@ -99,7 +99,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
         },
         Architecture {
             name: "mobileone",
-            markers: &["stem.conv_kxk.0.conv", "stages.0.0.0.conv_kxk.0.conv"],
+            markers: &["stem.conv_kxk.0.conv", "stages.0.0.conv_kxk.0.conv"],
             rules: &[CONV_BN],
             leaves: &[IDENTITY],
             epsilon: Epsilon::Known(1e-5),
@@ -128,7 +128,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
         },
         Architecture {
             name: "vgg_bn",
-            markers: &["pre_logits.fc1", "features.0", "features.3"],
+            markers: &["pre_logits.fc1", "features.0"],
             rules: &[Rule::next("features.{i}")],
             epsilon: Epsilon::Known(1e-5),
             ..Architecture::BASE

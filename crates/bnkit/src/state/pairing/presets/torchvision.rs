@@ -57,8 +57,8 @@ pub(crate) const SCHEME: Scheme = Scheme {
         },
         Architecture {
             name: "vgg_bn",
-            markers: &["features.0", "features.4", "classifier.6"],
-            absent: &["features.0.0", "features.4.0"],
+            markers: &["classifier.6", "features.0"],
+            absent: &["features.0.0"],
             rules: &[Rule::next("features.{i}")],
             epsilon: Epsilon::ByShape(vgg),
             ..Architecture::BASE
