@@ -1,5 +1,6 @@
 //! timm's networks. Many share the modules of a few families; where members of a family differ in ε, none is told.
 
+use super::torchvision::{DENSENET, INCEPTION_V3};
 use super::{Architecture, Epsilon, Rule, Scheme};
 use crate::state::groups::Naming;
 
@@ -126,6 +127,8 @@ pub(crate) const SCHEME: Scheme = Scheme {
             epsilon: Epsilon::Known(1e-5),
             ..Architecture::BASE
         },
+        DENSENET,
+        INCEPTION_V3,
         Architecture {
             name: "vgg_bn",
             markers: &["pre_logits.fc1", "features.0"],
