@@ -238,8 +238,9 @@ class UNet(nn.Module):
         self.down1 = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(),
                                    nn.Conv2d(16, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU())
         self.down2 = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, 1, 1), nn.BatchNorm2d(32), nn.ReLU())
-        self.up = nn.Sequential(nn.ConvTranspose2d(32, 32, 2, 2), nn.BatchNorm2d(32), nn.ReLU())
-        self.late = nn.Sequential(nn.Conv2d(48, 16, 3, 1, 1), nn.ReLU(), nn.BatchNorm2d(16))
+        self.up = nn.Sequential(nn.ConvTranspose2d(32, 32, 2, 2), nn.BatchNorm2d(32), nn.ReLU(),
+                                nn.ConvTranspose2d(32, 24, 1), nn.BatchNorm2d(24), nn.ReLU())
+        self.late = nn.Sequential(nn.Conv2d(40, 16, 3, 1, 1), nn.ReLU(), nn.BatchNorm2d(16))
         self.head = nn.Conv2d(16, 2, 1)
 
     def forward(self, x):

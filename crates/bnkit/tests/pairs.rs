@@ -7,98 +7,16 @@
 #![allow(clippy::print_stderr)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+#[path = "pairs/golden.rs"]
+mod golden;
 
 use bnkit::state::groups::{Entry, find};
 use bnkit::state::pairing::{Pairing, PresetChoice, from_file, propose, to_yaml};
 use proptest::prelude::*;
-use serde::Deserialize;
 
-/// What a golden file says.
-#[derive(Deserialize)]
-struct Golden {
-    preset: Option<String>,
-    find: String,
-    eps: Epsilon,
-    pairs: Vec<String>,
-    tensors: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Epsilon {
-    All(f64),
-    Each(BTreeMap<String, f64>),
-}
-
-impl Golden {
-    fn read(path: &Path) -> Self {
-        let text = std::fs::read_to_string(path).unwrap();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    }
-
-    fn entries(&self) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        let mut push = |name: String, shape: Vec<usize>, is_float| {
-            entries.push(Entry {
-                name,
-                shape,
-                is_float,
-            });
-        };
-        for line in &self.tensors {
-            let (name, shape) = line.rsplit_once(' ').unwrap();
-            if let Some(channels) = shape.strip_prefix('@') {
-                let channels: usize = channels.parse().unwrap();
-                for leaf in ["weight", "bias", "running_mean", "running_var"] {
-                    push(format!("{name}.{leaf}"), vec![channels], true);
-                }
-                push(format!("{name}.num_batches_tracked"), vec![], false);
-            } else {
-                let dims = shape.split('x').filter(|dim| *dim != "()");
-                let shape = dims.map(|dim| dim.parse().unwrap()).collect();
-                push(
-                    name.to_owned(),
-                    shape,
-                    !name.ends_with("num_batches_tracked"),
-                );
-            }
-        }
-        entries
-    }
-
-    fn truth(&self) -> BTreeSet<(String, String)> {
-        let pair = |line: &String| {
-            let (layer, bn) = line.split_once(' ').unwrap();
-            (layer.to_owned(), bn.to_owned())
-        };
-        self.pairs.iter().map(pair).collect()
-    }
-
-    fn epsilon(&self, bn: &str) -> f64 {
-        match &self.eps {
-            Epsilon::All(epsilon) => *epsilon,
-            Epsilon::Each(each) => each[bn],
-        }
-    }
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let found = folder.read_dir().into_iter().flatten();
-    let mut found: Vec<_> = found.map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "json")
-    });
-    found.sort();
-    found
-}
-
-fn goldens() -> Vec<PathBuf> {
-    let found = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/pairs"));
-    assert!(found.len() > 50, "the goldens are part of the project");
-    found
-}
+use golden::{Golden, files, goldens};
 
 fn made(pairing: &Pairing) -> BTreeSet<(String, String)> {
     let pair = |pair: &bnkit::state::pairing::Pair| {
@@ -426,4 +344,13 @@ proptest! {
         prop_assert_eq!(before.preset, after.preset);
         prop_assert_eq!(before.pairs.len() + before.left.len(), after.pairs.len() + after.left.len());
     }
+}
+
+#[test]
+fn the_example_in_the_docs_is_what_is_written() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let entries = Golden::read(&root.join("testdata/pairs/own_unet.json")).entries();
+    let yaml = to_yaml(&propose(&entries, PresetChoice::Auto).unwrap());
+    let page = std::fs::read_to_string(root.join("docs/pairing.md")).unwrap();
+    assert!(page.contains(&yaml), "docs/pairing.md should show:\n{yaml}");
 }

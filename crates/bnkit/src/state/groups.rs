@@ -269,7 +269,8 @@ mod tests {
 
     #[test]
     fn what_does_not_agree_is_a_problem_that_names_the_tensor() {
-        let cases: [(&[(&str, &[usize])], &str); 6] = [
+        type Tensors<'a> = &'a [(&'a str, &'a [usize])];
+        let cases: [(Tensors<'_>, &str); 6] = [
             (&[("bn.running_mean", &[2])], "bn.running_var"),
             (&[("bn.running_var", &[2])], "bn.running_mean"),
             (

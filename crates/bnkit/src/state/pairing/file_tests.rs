@@ -14,7 +14,7 @@ fn entry(name: &str, shape: &[usize]) -> Entry {
 /// Two blocks of two convolutions, a linear layer and a transposed one with two groups.
 fn net() -> Vec<Entry> {
     let mut entries = Vec::new();
-    let mut bn = |entries: &mut Vec<Entry>, module: &str, channels: usize| {
+    let bn = |entries: &mut Vec<Entry>, module: &str, channels: usize| {
         for leaf in ["weight", "bias", "running_mean", "running_var"] {
             entries.push(entry(&format!("{module}.{leaf}"), &[channels]));
         }

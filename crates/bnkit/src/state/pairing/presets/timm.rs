@@ -27,6 +27,12 @@ pub(crate) const SCHEME: Scheme = Scheme {
                 Rule::named("layer{b}.conv{n}", "layer{b}.bn{n}"),
                 Rule::named("layer{b}.downsample.0", "layer{b}.downsample.1"),
                 Rule::named("layer{b}.downsample.1", "layer{b}.downsample.2"),
+                // ResNet-RS.
+                Rule::named("maxpool.0", "maxpool.1"),
+                Rule::named("layer{b}.se.fc1", "layer{b}.se.bn"),
+                // ResNeSt's split attention.
+                Rule::named("layer{b}.conv2.conv", "layer{b}.conv2.bn0"),
+                Rule::named("layer{b}.conv2.fc1", "layer{b}.conv2.bn1"),
             ],
             epsilon: Epsilon::Known(1e-5),
             ..Architecture::BASE
@@ -70,6 +76,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
                     &[],
                     &["blocks.{b}.conv_pwl"],
                 ),
+                Rule::named("blocks.{b}.conv_s2d", "blocks.{b}.bn_s2d"),
                 // EdgeResidual.
                 Rule::when(
                     "blocks.{b}.conv_exp",
