@@ -169,9 +169,10 @@ pub(crate) const SCHEME: Scheme = Scheme {
 
 /// `features` and `classifier` are names that many networks have: the stem and the widths of VGG are asked for, too.
 fn vgg(view: &View<'_>) -> Option<f64> {
-    let vgg = view.shape("features.0") == [64, 3, 3, 3]
-        && view.shape("features.4").first() == Some(&128)
-        || view.shape("features.3") == [64, 64, 3, 3];
+    // One convolution of 64 channels and a pooling in vgg11, two in the others.
+    let second =
+        view.shape("features.4") == [128, 64, 3, 3] || view.shape("features.3") == [64, 64, 3, 3];
+    let vgg = view.shape("features.0") == [64, 3, 3, 3] && second;
     vgg.then_some(1e-5)
 }
 
