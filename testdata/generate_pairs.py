@@ -54,6 +54,8 @@ def write(folder, name, source, preset, find, made):
         "pairs": [f"{layer} {bn}" for layer, bn in made["pairs"]],
         "tensors": compact(made["tensors"]),
     }
+    if made.get("transposed"):
+        golden["transposed"] = made["transposed"]
     text = json.dumps(golden, indent=0, ensure_ascii=False) + "\n"
     (folder / f"{name}.json").write_text(text)
     print(f"{name}: {len(made['pairs'])} of {len(made['eps'])}, {len(text)} bytes", flush=True)

@@ -86,5 +86,7 @@ def describe(model, *inputs):
     return {
         "tensors": [(name, list(x.shape)) for name, x in model.state_dict().items()],
         "pairs": [(pairs[name], name) for name, m in model.named_modules() if name in pairs],
+        "transposed": [pairs[name] for name, m in model.named_modules()
+                       if name in pairs and "Transpose" in type(model.get_submodule(pairs[name])).__name__],
         "eps": {name: m.eps for name, m in model.named_modules() if is_batch_norm(m)},
     }

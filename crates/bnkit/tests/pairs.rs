@@ -13,7 +13,7 @@ use std::path::Path;
 mod golden;
 
 use bnkit::state::groups::{Entry, find};
-use bnkit::state::pairing::{Pairing, PresetChoice, from_file, propose, to_yaml};
+use bnkit::state::pairing::{Layout, Pairing, PresetChoice, from_file, propose, to_yaml};
 use proptest::prelude::*;
 
 use golden::{Golden, files, goldens};
@@ -25,7 +25,7 @@ fn made(pairing: &Pairing) -> BTreeSet<(String, String)> {
     pairing.pairs.iter().map(pair).collect()
 }
 
-/// No wrong pair, no wrong ε, every BatchNorm once.
+/// No wrong pair, no wrong layout, no wrong ε, every BatchNorm once.
 fn check_sound(path: &Path, golden: &Golden, entries: &[Entry], pairing: &Pairing) -> Vec<String> {
     let mut wrong = Vec::new();
     let name = path.file_stem().unwrap().to_string_lossy();
@@ -36,6 +36,13 @@ fn check_sound(path: &Path, golden: &Golden, entries: &[Entry], pairing: &Pairin
         ));
     }
     for pair in &pairing.pairs {
+        let layer = &pair.layer;
+        if (layer.layout == Layout::Transposed) != golden.transposed.contains(&layer.module) {
+            wrong.push(format!(
+                "{name}: {} is not {:?}",
+                layer.module, layer.layout
+            ));
+        }
         let truth = golden.epsilon(&pair.batch_norm.module);
         if pair.epsilon.is_some_and(|epsilon| epsilon != truth) {
             wrong.push(format!(

@@ -14,6 +14,9 @@ pub(crate) struct Golden {
     pub(crate) eps: Epsilon,
     pub(crate) pairs: Vec<String>,
     pub(crate) tensors: Vec<String>,
+    /// The layers of pairs that are a ConvTranspose.
+    #[serde(default)]
+    pub(crate) transposed: Vec<String>,
 }
 
 #[derive(Deserialize)]
