@@ -4,6 +4,7 @@ It is the yardstick where ONNX Runtime has no kernel (BatchNormalization below o
 everywhere else. It knows the operators that the golden cases use, no more.
 """
 
+import math
 from collections import ChainMap
 
 import ml_dtypes
@@ -149,6 +150,8 @@ OPS.update(
     Sqrt=lambda c, x: np.sqrt(x),
     Reciprocal=lambda c, x: 1 / x,
     Sigmoid=lambda c, x: 1 / (1 + np.exp(-x)),
+    HardSwish=lambda c, x: x * np.clip(x / 6 + 0.5, 0, 1),
+    Erf=lambda c, x: np.vectorize(math.erf, otypes=[np.float64])(x),
     Dropout=lambda c, x, *_: (x, np.ones(x.shape, bool)),
     LeakyRelu=lambda c, x: np.where(x < 0, x * np.float64(np.float32(c.get("alpha", 0.01))), x),
     PRelu=lambda c, x, slope: np.where(x < 0, x * slope, x),

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 
 use crate::args::report::{ReportFile, ReportForm};
 use crate::args::shared::{Format, Shared};
+use crate::print::plain::{Guard, plain, plain_json};
 use crate::print::{Detail, Document, github};
 
 const RED: Style = AnsiColor::Red.on_default().bold();
@@ -90,7 +91,7 @@ impl Output {
 
     fn write(&self, document: &impl Document, out: &mut dyn Write) -> io::Result<()> {
         match self.format {
-            Format::Text => document.text(out, self.detail)?,
+            Format::Text => document.text(&mut Guard(&mut *out), self.detail)?,
             Format::Json => json(document, out)?,
             Format::Yaml => yaml(document, out)?,
             Format::Github => github::write(&document.annotations(), out)?,
@@ -110,8 +111,8 @@ fn write_report(document: &impl Document, path: &Path, form: ReportForm) -> io::
 }
 
 fn json(document: &impl Document, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, document)?;
-    writeln!(out)
+    let text = serde_json::to_string_pretty(document)?;
+    writeln!(out, "{}", plain_json(text))
 }
 
 fn yaml(document: &impl Document, out: &mut dyn Write) -> io::Result<()> {
@@ -162,5 +163,6 @@ pub(crate) fn note(text: &str) {
 
 /// One line on stderr. If that cannot be written, there is nobody left to tell.
 fn message(style: Style, kind: &str, text: &str) {
+    let text = plain(text);
     let _ = writeln!(anstream::stderr().lock(), "{style}{kind}:{style:#} {text}");
 }

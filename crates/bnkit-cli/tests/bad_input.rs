@@ -172,7 +172,7 @@ fn files_that_are_no_models() {
     rejects(b"", &["empty"]);
     rejects(
         b"<html><body>404</body></html>\n",
-        &["not a readable ONNX model"],
+        &["not a readable ONNX model", "a web page"],
     );
     rejects(
         b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01",
@@ -180,7 +180,7 @@ fn files_that_are_no_models() {
     );
     rejects(
         b"PK\x03\x04\x14\0\0\0\0\0\0\0",
-        &["not a readable ONNX model"],
+        &["not a readable ONNX model", "a ZIP archive"],
     );
     // A claimed length of 2^60 bytes.
     rejects(
@@ -244,6 +244,30 @@ fn names_that_do_not_fit_together() {
         &broken(|graph| graph.node[0].input[0] = "y".to_owned()),
         &["cycle"],
     );
+}
+
+#[test]
+fn names_that_a_terminal_would_obey() {
+    // In an error: no line of its own, no sequence that is obeyed.
+    rejects(
+        &broken(|graph| {
+            graph.node[0].input[0] = "\u{1b}[2J\nerror: all is well\u{202e}".to_owned()
+        }),
+        &[r#""\u{1b}[2J\nerror: all is well\u{202e}""#],
+    );
+    // In a result.
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    let named = broken(|graph| graph.node[1].name = Some("bn\u{1b}[2J\u{9b}1A\rx".to_owned()));
+    std::fs::write(&model, named).unwrap();
+    let done = Command::new(env!("CARGO_BIN_EXE_bnkit"))
+        .args(["inspect", "--color", "always"])
+        .arg(&model)
+        .output()
+        .expect("bnkit runs");
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert!(text.contains(r"bn\u{1b}[2J\u{9b}1A\rx"), "{text}");
+    assert!(text.contains("\u{1b}["), "our own styles stay: {text}");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Errors of this crate: what is wrong, and where. Messages are lower case and name the file, node and tensor.
+//!
+//! Names are shown as they are, control characters included: who prints a message escapes it.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// The result of this crate's functions.
@@ -69,4 +72,24 @@ impl Error {
             other => other,
         }
     }
+}
+
+/// The longest text of a file that a message repeats in full, in characters.
+const MAX_SHOWN: usize = 200;
+
+/// `text` as a message shows it: a file may hold names as long as itself, and only the two ends of those are shown.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    const END: usize = 40;
+    let count = text.chars().count();
+    if count <= MAX_SHOWN {
+        return text.into();
+    }
+    let start: String = text.chars().take(MAX_SHOWN - END).collect();
+    let end: String = text.chars().skip(count - END).collect();
+    format!("{start}…{end}").into()
+}
+
+/// The place "tensor NAME" for a message.
+pub(crate) fn tensor(name: &str) -> String {
+    format!("tensor \"{}\"", shown(name))
 }

@@ -10,13 +10,20 @@
 //! | [`wire`] | the protobuf wire format: fields as byte ranges, and the writer for single fields |
 //! | [`proto`] | the ONNX schema as prost types, for the small messages |
 //! | [`onnx`] | the model: scopes, nodes, values, tensors; loading, editing and saving |
-//! | [`tensor`], [`dtype`] | element types and dense tensors |
+//! | [`safetensors`] | state dicts: single and sharded files, reading and writing |
+//! | [`tensor`], [`dtype`], [`stored`] | element types, dense tensors, elements that stay where they are |
+//! | `output` | one file in the making |
+//! | [`format`](mod@format) | which of the formats a file is in, by its content |
 
 pub mod dtype;
 pub mod error;
+pub mod format;
 pub mod onnx;
+mod output;
 pub mod proto;
+pub mod safetensors;
 pub mod source;
+pub mod stored;
 pub mod tensor;
 pub mod wire;
 

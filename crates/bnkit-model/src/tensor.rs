@@ -102,6 +102,25 @@ impl Tensor {
         Self::new(self.dtype, dims, self.data)
     }
 
+    /// The same matrix with its two axes exchanged; `None` for other ranks, and for types without whole bytes.
+    pub fn transposed(&self) -> Option<Self> {
+        let (&[rows, columns], size) = (self.dims.as_slice(), self.dtype.size()?) else {
+            return None;
+        };
+        let mut data = Vec::with_capacity(self.data.len());
+        for column in 0..columns {
+            for row in 0..rows {
+                let at = (row * columns + column) * size;
+                data.extend_from_slice(&self.data[at..at + size]);
+            }
+        }
+        Some(Self {
+            dtype: self.dtype,
+            dims: vec![columns, rows],
+            data: data.into(),
+        })
+    }
+
     /// All elements widened to f64 (exact for floats and for integers up to 2^53).
     ///
     /// # Errors

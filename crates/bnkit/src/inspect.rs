@@ -1,7 +1,10 @@
 //! What is in a checkpoint, and what `fold` would do with it.
 
+mod scan;
+pub(crate) mod state;
 mod tensor;
 mod tree;
+pub(crate) mod values;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,8 +19,12 @@ use crate::report::{
 use crate::site::{Parameters, ROLES, is_batch_norm};
 use crate::{Result, hash, norms};
 
-pub use tensor::{TensorReport, Values, tensor};
+pub use crate::checkpoint::is_state_dict;
+pub use scan::{EqualTensors, ScanReport, ScannedTensor, scan};
+pub use state::{DtypeCount, StateBatchNorm, StateFile, StateReport, state};
+pub use tensor::{TensorReport, tensor};
 pub use tree::{Module, TreeReport, tree};
+pub use values::{Ends, Histogram, Values};
 
 /// Looks at a model.
 ///
@@ -73,7 +80,7 @@ pub fn inspect(path: &Path, options: &Options, with_hash: bool) -> Result<Inspec
 }
 
 /// The BatchNorms in the order of the plan's sites.
-fn batch_norms(model: &Model) -> Result<Vec<NodeId>> {
+pub(crate) fn batch_norms(model: &Model) -> Result<Vec<NodeId>> {
     let mut found = Vec::new();
     for (scope, _) in model.scopes() {
         found.extend(

@@ -19,8 +19,11 @@
 mod affine;
 pub mod calibrate;
 mod chain;
+mod checkpoint;
 mod clean;
+pub mod convert;
 pub mod data;
+pub mod diff;
 pub mod error;
 pub mod explain;
 pub mod fold;

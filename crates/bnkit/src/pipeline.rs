@@ -136,10 +136,15 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         failure: None,
         verification,
         kept_stats: None,
+        state: None,
         output: None,
     };
     report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
-    report.failure = failure(job, &report);
+    report.failure = Gates {
+        end_to_end: job.require_end_to_end,
+        all_folded: job.require_all_folded,
+    }
+    .failure(&report);
     if let (Some(output), None) = (&job.output, &report.failure) {
         progress.begin(Phase::Writing, Some(report.input.bytes));
         record(&mut plan, job, &report)?;
@@ -156,43 +161,56 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     Ok(report)
 }
 
-/// Why the answer is "no", in one sentence.
-fn failure(job: &FoldJob, report: &FoldReport) -> Option<String> {
-    if let Some(finding) = report.errors.first() {
-        let more = match report.errors.len() {
-            1 => String::new(),
-            count => format!(" (and {} more)", count - 1),
-        };
-        return Some(format!(
-            "bad statistics: {}: {}{more}",
-            finding.node, finding.message
-        ));
-    }
-    let kept = report
-        .sites
-        .iter()
-        .filter(|site| site.decision == Decision::Kept)
-        .count();
-    if job.require_all_folded && kept > 0 {
-        return Some(format!(
-            "{kept} of {} BatchNorms are kept, and all were required to fold",
-            report.sites.len()
-        ));
-    }
-    let verification = report.verification.as_ref()?;
-    match verification.verdict {
-        Verdict::NotEquivalent => Some(match &verification.culprit {
-            Some(culprit) => format!("the folded model is not equivalent: \"{culprit}\" breaks it"),
-            None => "the folded model is not equivalent".to_owned(),
-        }),
-        Verdict::EquivalentLocal | Verdict::Skipped if job.require_end_to_end => Some(format!(
-            "the proof is not end to end{}",
-            verification
-                .notes
-                .first()
-                .map_or(String::new(), |note| format!(": {note}"))
-        )),
-        _ => None,
+/// What a fold must reach before anything is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gates {
+    /// The proof must be end to end.
+    pub(crate) end_to_end: bool,
+    /// No BatchNorm may be kept.
+    pub(crate) all_folded: bool,
+}
+
+impl Gates {
+    /// Why the answer is "no", in one sentence.
+    pub(crate) fn failure(self, report: &FoldReport) -> Option<String> {
+        if let Some(finding) = report.errors.first() {
+            let more = match report.errors.len() {
+                1 => String::new(),
+                count => format!(" (and {} more)", count - 1),
+            };
+            return Some(format!(
+                "bad statistics: {}: {}{more}",
+                finding.node, finding.message
+            ));
+        }
+        let kept = report
+            .sites
+            .iter()
+            .filter(|site| site.decision == Decision::Kept)
+            .count();
+        if self.all_folded && kept > 0 {
+            return Some(format!(
+                "{kept} of {} BatchNorms are kept, and all were required to fold",
+                report.sites.len()
+            ));
+        }
+        let verification = report.verification.as_ref()?;
+        match verification.verdict {
+            Verdict::NotEquivalent => Some(match &verification.culprit {
+                Some(culprit) => {
+                    format!("the folded model is not equivalent: \"{culprit}\" breaks it")
+                }
+                None => "the folded model is not equivalent".to_owned(),
+            }),
+            Verdict::EquivalentLocal | Verdict::Skipped if self.end_to_end => Some(format!(
+                "the proof is not end to end{}",
+                verification
+                    .notes
+                    .first()
+                    .map_or(String::new(), |note| format!(": {note}"))
+            )),
+            _ => None,
+        }
     }
 }
 

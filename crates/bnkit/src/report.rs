@@ -9,6 +9,7 @@ mod norms;
 
 use serde::Serialize;
 
+pub use crate::state::{Binding, PairReport, StateReport};
 pub use norms::{AffineNode, Chain, ChainKind, DataNorm};
 
 /// Name and version of the program that wrote a report.
@@ -116,6 +117,9 @@ impl std::fmt::Display for Evidence {
 pub struct Site {
     /// The node's name (or that of its first output, if it has none).
     pub node: String,
+    /// For a state dict: the module whose parameters it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
     /// The value that it computes.
     pub output: String,
     /// The scope it stands in: "" is the main graph, else the path of the body, or the function.
@@ -256,6 +260,9 @@ pub struct FoldReport {
     /// The file that `unfold` needs, if one was asked for and written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_stats: Option<String>,
+    /// For a state dict: where its pairs come from, and what happens to its tensors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateReport>,
     /// What was written. `None` for a dry run, or if nothing was written.
     pub output: Option<OutputFile>,
     /// Why the answer is "no" (exit code 1, nothing written), in one sentence.

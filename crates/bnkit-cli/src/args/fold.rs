@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::proof::Proof;
+use super::state_dict::StateDict;
 
 /// Fold BatchNorm into its neighbours, prove the result equal, write it
 ///
@@ -13,10 +14,10 @@ use super::proof::Proof;
 #[derive(Debug, Args)]
 #[command(after_help = super::EXIT_CODES)]
 pub(crate) struct Fold {
-    /// The ONNX model to read
+    /// The model to read: ONNX, or a state dict (safetensors, or the index of a sharded one)
     pub(crate) model: PathBuf,
 
-    /// The model to write [default: NAME.folded.onnx beside MODEL]
+    /// The model to write [default: NAME.folded.onnx (or .safetensors) beside MODEL]
     #[arg(short, long, value_name = "OUT")]
     pub(crate) output: Option<PathBuf>,
 
@@ -78,4 +79,7 @@ pub(crate) struct Fold {
 
     #[command(flatten)]
     pub(crate) proof: Proof,
+
+    #[command(flatten)]
+    pub(crate) state_dict: StateDict,
 }

@@ -4,7 +4,9 @@
 //! the command that obeys them, because an option may come from the configuration file too.
 
 pub(crate) mod batches;
+pub(crate) mod convert;
 pub(crate) mod data;
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod fold;
 pub(crate) mod fold_after;
@@ -16,6 +18,7 @@ pub(crate) mod recalibrate;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod shared;
+pub(crate) mod state_dict;
 pub(crate) mod stats;
 pub(crate) mod unfold;
 pub(crate) mod validate;
@@ -54,6 +57,8 @@ pub(crate) enum Command {
     Stats(stats::Stats),
     Merge(merge::Merge),
     Verify(verify::Verify),
+    Diff(diff::Diff),
     Unfold(unfold::Unfold),
+    Convert(convert::Convert),
     Explain(explain::Explain),
 }

@@ -10,7 +10,7 @@ use super::method::Which;
 #[derive(Debug, Args)]
 #[command(after_help = super::EXIT_CODES)]
 pub(crate) struct Stats {
-    /// The ONNX model to read
+    /// The checkpoint to read: an ONNX model, a safetensors file, or the index.json of a sharded one
     pub(crate) model: PathBuf,
 
     /// Write them to a file: .safetensors or .npz (which recalibrate --from reads), .csv or .json

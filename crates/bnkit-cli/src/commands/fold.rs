@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use bnkit::fold::Options;
 use bnkit::pipeline::{self, FoldJob};
+use bnkit::state::{self, PairingSource, StateFoldJob};
+use bnkit_model::format::Format;
 
 use super::{Answer, answer, target};
 use crate::args::fold::Fold;
+use crate::args::state_dict::StateDict;
 use crate::output::{self, Output};
 use crate::progress::Bar;
 
@@ -15,10 +18,11 @@ pub(super) fn run(args: &Fold, force: bool, output: &Output) -> anyhow::Result<A
     if args.no_verify && args.proof.end_to_end() {
         bail!("--require end-to-end asks for a proof and --no-verify forbids it");
     }
+    let format = target::format(&args.model)?;
     let out = args
         .output
         .clone()
-        .unwrap_or_else(|| target::beside(&args.model, "folded"));
+        .unwrap_or_else(|| target::beside_as(format, &args.model, "folded"));
     let out = (!args.dry_run).then_some(out);
     if let Some(out) = &out {
         target::writable(out, &args.model, force)?;
@@ -40,10 +44,21 @@ pub(super) fn run(args: &Fold, force: bool, output: &Output) -> anyhow::Result<A
     .collect();
     output.check(&models)?;
 
-    let report = pipeline::fold(
-        &job(args, out, force, output.wants_hashes()),
-        &Bar::new(output.quiet()),
-    )?;
+    let bar = Bar::new(output.quiet());
+    let hash = output.wants_hashes();
+    let report = match format {
+        Format::Onnx => {
+            if let Some(option) = args.state_dict.given() {
+                bail!(
+                    "{option}: {} is an ONNX model, this is for state dicts",
+                    args.model.display()
+                );
+            }
+            pipeline::fold(&job(args, out, force, hash), &bar)?
+        }
+        _ => state::fold(&of_state_dict(args, out, force, hash)?, &bar)?,
+    };
+    drop(bar);
     output.result(&report)?;
     Ok(answer(report.failure.as_deref()))
 }
@@ -55,20 +70,67 @@ fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob
         force,
         hash,
         provenance: args.provenance,
-        fold: Options {
-            only: args.only.clone(),
-            skip: args.skip.clone(),
-            assume_constant: args.assume_constant,
-            allow_bad_statistics: args.allow_bad_statistics,
-            through_branches: args.through_branches,
-            aggressive: args.aggressive,
-            lower: args.lower,
-            merge_branches: args.merge_branches,
-            per_channel_scales: args.per_channel_scales,
-        },
+        fold: options(args),
         keep_stats: args.keep_stats.clone(),
         verify: (!args.no_verify).then(|| args.proof.options()),
         require_end_to_end: args.proof.end_to_end(),
         require_all_folded: args.require_all_folded,
     }
+}
+
+fn options(args: &Fold) -> Options {
+    Options {
+        only: args.only.clone(),
+        skip: args.skip.clone(),
+        assume_constant: args.assume_constant,
+        allow_bad_statistics: args.allow_bad_statistics,
+        through_branches: args.through_branches,
+        aggressive: args.aggressive,
+        lower: args.lower,
+        merge_branches: args.merge_branches,
+        per_channel_scales: args.per_channel_scales,
+        ..Options::default()
+    }
+}
+
+fn of_state_dict(
+    args: &Fold,
+    output: Option<PathBuf>,
+    force: bool,
+    hash: bool,
+) -> anyhow::Result<StateFoldJob> {
+    if args.keep_stats.is_some() {
+        bail!("--keep-stats: a state dict is not unfolded; keep the original file");
+    }
+    Ok(StateFoldJob {
+        input: args.model.clone(),
+        output,
+        force,
+        hash,
+        provenance: args.provenance,
+        source: source(&args.state_dict, &args.model)?,
+        epsilon: args.state_dict.eps,
+        identity: args.state_dict.identity_bn,
+        fold: options(args),
+        verify: (!args.no_verify).then(|| args.proof.options()),
+        require_end_to_end: args.proof.end_to_end(),
+        require_all_folded: args.require_all_folded,
+    })
+}
+
+/// What says which layer feeds which BatchNorm.
+pub(super) fn source(args: &StateDict, model: &Path) -> anyhow::Result<PairingSource> {
+    Ok(match (&args.graph, &args.pairs, args.preset.as_deref()) {
+        (Some(graph), None, None) => PairingSource::Graph(graph.clone()),
+        (None, Some(pairs), None) => PairingSource::Pairs(pairs.clone()),
+        (None, None, Some(name)) => PairingSource::Preset {
+            name: (name != "auto").then(|| name.to_owned()),
+            confirmed: args.yes,
+        },
+        (None, None, None) => bail!(
+            "{}: a state dict does not say which layer feeds which BatchNorm; say it with --graph MODEL.onnx, --pairs FILE, or --preset auto",
+            model.display()
+        ),
+        _ => bail!("--graph, --pairs and --preset say the same thing in three ways: give one"),
+    })
 }

@@ -6,7 +6,7 @@ use bnkit::inspect;
 use super::Answer;
 use crate::args::inspect::Inspect;
 use crate::output::Output;
-use crate::print::inspect::{Inspection, Modules, OneTensor};
+use crate::print::inspect::{Inspection, Modules, OneTensor, Scan, State};
 
 pub(super) fn run(args: &Inspect, output: &Output) -> anyhow::Result<Answer> {
     output.check(&[&args.model])?;
@@ -16,6 +16,17 @@ pub(super) fn run(args: &Inspect, output: &Output) -> anyhow::Result<Answer> {
     }
     if args.tree {
         output.result(&Modules(inspect::tree(&args.model)?))?;
+        return Ok(Answer::Yes);
+    }
+    if args.scan {
+        output.result(&Scan(inspect::scan(&args.model)?))?;
+        return Ok(Answer::Yes);
+    }
+    if inspect::is_state_dict(&args.model)? {
+        output.result(&State {
+            report: inspect::state(&args.model)?,
+            batch_norms_only: args.batch_norms,
+        })?;
         return Ok(Answer::Yes);
     }
     let report = inspect::inspect(&args.model, &Options::default(), output.wants_hashes())?;

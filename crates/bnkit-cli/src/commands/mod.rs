@@ -1,5 +1,7 @@
 //! What each command does with its arguments: check them, call the library once, print, and answer yes or no.
 
+mod convert;
+mod diff;
 mod explain;
 mod fold;
 mod inspect;
@@ -42,7 +44,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
         Command::Stats(args) => stats::run(&args, cli.shared.force, &output),
         Command::Merge(args) => merge::run(&args, cli.shared.force, &output),
         Command::Verify(args) => verify::run(&args, &output),
+        Command::Diff(args) => diff::run(&args, &output),
         Command::Unfold(args) => unfold::run(&args, cli.shared.force, &output),
+        Command::Convert(args) => convert::run(&args, cli.shared.force, &output),
         Command::Explain(args) => explain::run(&args, &output),
     }
 }

@@ -4,8 +4,28 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use bnkit_model::format::Format;
+use bnkit_model::source::Source;
 
 use crate::output;
+
+/// The format of a checkpoint, by its content.
+pub(super) fn format(model: &Path) -> anyhow::Result<Format> {
+    let source = Source::open(model)?;
+    Format::detect(&source).map_err(|error| error.in_file(model).into())
+}
+
+/// What an output beside the input is called, in the format of the input.
+pub(super) fn beside_as(format: Format, model: &Path, ending: &str) -> PathBuf {
+    let kind = match format {
+        Format::Onnx => return beside(model, ending),
+        Format::Safetensors => ".safetensors",
+        Format::SafetensorsIndex => ".safetensors.index.json",
+    };
+    let name = model.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(kind).unwrap_or(&name);
+    model.with_file_name(format!("{stem}.{ending}{kind}"))
+}
 
 /// `NAME.ENDING.onnx` beside the input.
 pub(super) fn beside(model: &Path, ending: &str) -> PathBuf {
@@ -73,5 +93,11 @@ mod tests {
         assert_eq!(name("net.v2.ONNX"), Path::new("net.v2.folded.onnx"));
         assert_eq!(name("/m/net"), Path::new("/m/net.folded.onnx"));
         assert_eq!(name("net.pb"), Path::new("net.pb.folded.onnx"));
+        let index = beside_as(
+            Format::SafetensorsIndex,
+            Path::new("m/model.safetensors.index.json"),
+            "folded",
+        );
+        assert_eq!(index, Path::new("m/model.folded.safetensors.index.json"));
     }
 }

@@ -3,11 +3,14 @@
 //! Everything here turns a finished result into characters; nothing is decided here.
 
 mod calibrate;
+mod convert;
+mod diff;
 pub(crate) mod explain;
 pub(crate) mod fold;
 pub(crate) mod github;
 pub(crate) mod inspect;
 mod norms;
+pub(crate) mod plain;
 pub(crate) mod proof;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -21,6 +21,7 @@ fn input(path: &str, bytes: u64) -> InputFile {
 
 fn site(name: &str, rule: &'static str, into: &str) -> Site {
     Site {
+        module: None,
         node: format!("{name}/BatchNormalization"),
         output: format!("{name}/BatchNormalization_output_0"),
         scope: String::new(),
@@ -52,6 +53,7 @@ fn kept(name: &str) -> Site {
 
 pub(crate) fn fold() -> FoldReport {
     FoldReport {
+        state: None,
         schema: "bnkit.fold/1",
         tool: Tool::default(),
         input: input("net.onnx", 102_488_105),

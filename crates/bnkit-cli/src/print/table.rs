@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::plain::plain;
 use super::style::{FAINT, paint};
 
 /// Rows of cells below a header.
@@ -19,7 +20,8 @@ impl Table {
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let cells = cells.into_iter().map(|cell| plain(&cell));
+        self.rows.push(cells.collect());
         debug_assert_eq!(self.rows.last().map(Vec::len), Some(self.header.len()));
     }
 

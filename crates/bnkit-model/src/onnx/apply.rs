@@ -56,7 +56,18 @@ impl Model {
                     }
                 }
             }
-            Edit::SetConstant { value, tensor } => self.set_constant(*value, tensor.clone()),
+            Edit::SetConstant { value, tensor } => {
+                self.set_constant(*value, tensor.clone().into_def());
+            }
+            Edit::BorrowConstant {
+                value,
+                dtype,
+                dims,
+                elements,
+            } => {
+                let tensor = TensorDef::borrowed(*dtype, dims.clone(), elements.clone());
+                self.set_constant(*value, tensor);
+            }
             Edit::AddConstant {
                 scope,
                 name,
@@ -245,7 +256,7 @@ impl Model {
         scope.items.retain(|item| item.kind != ItemKind::Node(id));
     }
 
-    fn set_constant(&mut self, id: ValueId, tensor: NewTensor) {
+    fn set_constant(&mut self, id: ValueId, tensor: TensorDef) {
         let scope = self.value(id).scope;
         let changed_shape = match (&self.value(id).tensor, &self.value(id).declared) {
             (Some(old), _) => old.dims != tensor.dims || old.dtype != tensor.dtype,
@@ -257,7 +268,7 @@ impl Model {
         }
         if let Origin::Node(node, _) = self.value(id).origin {
             if !self.has_initializers(scope) {
-                let value = AttributeValue::Tensor(tensor.into_def());
+                let value = AttributeValue::Tensor(tensor);
                 let node = self.touch(node);
                 node.attributes = vec![Attribute {
                     name: "value".to_owned(),
@@ -270,7 +281,7 @@ impl Model {
             self.remove_node(node);
             let value = &mut self.values[id.index()];
             value.origin = Origin::Initializer;
-            value.tensor = Some(tensor.into_def());
+            value.tensor = Some(tensor);
             self.scopes[scope.index()].names.insert(name.clone(), id);
             *self.names.entry(name).or_default() += 1;
             self.enlist(scope, id);
@@ -278,11 +289,11 @@ impl Model {
         }
         let value = &mut self.values[id.index()];
         let span = value.tensor.take().and_then(|old| old.span);
-        value.tensor = Some(tensor.over(span));
+        value.tensor = Some(TensorDef { span, ..tensor });
     }
 
     /// Corrects what the file declares of a constant whose type or shape changes.
-    fn redeclare(&mut self, id: ValueId, tensor: &NewTensor) {
+    fn redeclare(&mut self, id: ValueId, tensor: &TensorDef) {
         let value = &mut self.values[id.index()];
         let dims = tensor
             .dims

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::model::*;
 use super::recipe::Recipe;
 use crate::DType;
+use crate::stored::Stored;
 
 /// A value as an edit names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,17 +39,7 @@ pub struct NewTensor {
 impl NewTensor {
     /// As a tensor of a model.
     pub fn into_def(self) -> TensorDef {
-        self.over(None)
-    }
-
-    /// As a tensor in the place of the message at `span`.
-    pub(super) fn over(self, span: Option<Span>) -> TensorDef {
-        TensorDef {
-            dtype: self.dtype,
-            dims: self.dims,
-            payload: Payload::Computed(self.recipe),
-            span,
-        }
+        TensorDef::computed(self.dtype, self.dims, self.recipe)
     }
 }
 
@@ -122,6 +113,17 @@ pub enum Edit {
         value: ValueId,
         /// Its new content.
         tensor: NewTensor,
+    },
+    /// Gives an initializer the elements of another checkpoint, as they are there.
+    BorrowConstant {
+        /// The initializer.
+        value: ValueId,
+        /// The element type.
+        dtype: DType,
+        /// Its dimensions.
+        dims: Vec<usize>,
+        /// Where the elements are; exactly as many bytes as type and dimensions say.
+        elements: Stored,
     },
     /// Adds a constant under a fresh name.
     AddConstant {

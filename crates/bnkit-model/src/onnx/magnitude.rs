@@ -4,8 +4,8 @@
 //! the compiler vectorises: the magnitude of a float is its bits without the sign, compared as an integer.
 
 use super::model::*;
-use super::read::CHUNK;
 use super::recipe::{Base, Recipe};
+use crate::stored::CHUNK;
 use crate::{DType, Result};
 
 /// The size of the elements of a tensor.

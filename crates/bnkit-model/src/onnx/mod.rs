@@ -16,7 +16,7 @@
 //! | `encode`, `segments` | the model as a list of byte ranges, old and new |
 //! | `external` | external data on the way in: containment, reading |
 //! | `layout` | external data on the way out |
-//! | `save`, `output` | writing atomically; one file in the making |
+//! | `save` | writing atomically |
 
 mod apply;
 mod constant;
@@ -28,7 +28,6 @@ mod layout;
 mod load;
 mod magnitude;
 mod model;
-mod output;
 mod payload;
 mod read;
 mod recipe;

@@ -16,6 +16,7 @@ use super::external::ExternalFiles;
 use super::recipe::Recipe;
 use crate::DType;
 use crate::source::Source;
+use crate::stored::Stored;
 
 macro_rules! id {
     ($name:ident, $what:literal) => {
@@ -237,6 +238,21 @@ pub enum AttributeValue {
     Other,
 }
 
+impl AttributeValue {
+    /// Whether two attributes say the same. Those that hold something other than numbers and strings are not looked into.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::String(a), Self::String(b)) => a == b,
+            (Self::Floats(a), Self::Floats(b)) => a == b,
+            (Self::Ints(a), Self::Ints(b)) => a == b,
+            (Self::Reference(a), Self::Reference(b)) => a == b,
+            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
+        }
+    }
+}
+
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -349,6 +365,29 @@ impl TensorDef {
         }
     }
 
+    /// A tensor whose elements are those of another checkpoint.
+    pub fn borrowed(dtype: DType, dims: Vec<usize>, elements: Stored) -> Self {
+        Self {
+            dtype,
+            dims,
+            payload: Payload::Elsewhere(elements),
+            span: None,
+        }
+    }
+
+    /// Whether two tensors are the same by what they say of themselves: the same bytes, or the same recipe.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same = match (&self.payload, &other.payload) {
+            (Payload::Raw(a), Payload::Raw(b)) => a == b,
+            (Payload::Typed, Payload::Typed) => true,
+            (Payload::External(a), Payload::External(b)) => a == b,
+            (Payload::Elsewhere(a), Payload::Elsewhere(b)) => a.is_same(b),
+            (Payload::Computed(a), Payload::Computed(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        same && self.dtype == other.dtype && self.dims == other.dims
+    }
+
     /// The number of elements.
     pub fn len(&self) -> usize {
         self.dims.iter().product()
@@ -369,6 +408,8 @@ pub enum Payload {
     Typed,
     /// In another file.
     External(External),
+    /// In another checkpoint, in the form of `raw_data`.
+    Elsewhere(Stored),
     /// Nowhere yet: computed when it is written or read.
     Computed(Arc<Recipe>),
 }

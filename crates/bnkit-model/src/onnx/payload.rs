@@ -1,8 +1,9 @@
 //! The elements of tensors on the way out: copied, or computed chunk by chunk and rounded once.
 
 use super::model::*;
-use super::read::{CHUNK, encode_rounded};
+use super::read::encode_rounded;
 use super::recipe::{Base, Recipe};
+use crate::stored::CHUNK;
 use crate::{DType, Result};
 
 impl Model {

@@ -3,48 +3,13 @@
 //! Everything ends in a range of bytes of some source: elements in typed fields are first brought into the form that
 //! `raw_data` has (floats already are, when packed), so that there is one loop to read them all.
 
-use std::ops::Range;
-use std::sync::Arc;
-
 use super::model::*;
 use super::recipe::{Base, Recipe};
 use super::typed;
 use crate::source::Source;
+use crate::stored::{CHUNK, Stored};
 use crate::tensor::{decode_f64, element_count, encode_f64};
 use crate::{DType, Error, Result, Tensor};
-
-/// Elements in a chunk: large enough for the disk, small enough for the second-level cache.
-pub(super) const CHUNK: usize = 32 * 1024;
-
-/// The elements of a stored tensor: little-endian, row-major.
-pub(crate) struct Stored {
-    pub(crate) source: Arc<Source>,
-    pub(crate) range: Range<u64>,
-}
-
-impl Stored {
-    pub(super) fn len(&self) -> u64 {
-        self.range.end - self.range.start
-    }
-
-    /// Calls `visit` with parts of at most `size` bytes, which it may change, and where they begin.
-    pub(super) fn for_each_part(
-        &self,
-        size: usize,
-        mut visit: impl FnMut(usize, &mut [u8]) -> Result<()>,
-    ) -> Result<()> {
-        let mut buffer = vec![0; size.min(usize::try_from(self.len()).unwrap_or(size))];
-        let mut done = 0;
-        while done < self.len() {
-            let part = (self.len() - done).min(size as u64);
-            let part = &mut buffer[..part as usize];
-            self.source.read_at(self.range.start + done, part)?;
-            visit(done as usize, part)?;
-            done += part.len() as u64;
-        }
-        Ok(())
-    }
-}
 
 impl Model {
     /// The elements of a tensor. Computed ones are rounded once, to the type of the tensor.
@@ -135,6 +100,21 @@ impl Model {
         })
     }
 
+    /// The elements of a tensor as bytes in the form of `raw_data`: where they are, or, of computed ones, in memory.
+    ///
+    /// # Errors
+    /// As [`Model::read_tensor`].
+    pub fn elements(&self, tensor: &TensorDef) -> Result<Stored> {
+        let Payload::Computed(_) = &tensor.payload else {
+            return self.stored(tensor);
+        };
+        let data = self.read_tensor(tensor)?.data().clone();
+        Ok(Stored {
+            range: 0..data.len() as u64,
+            source: Source::memory(data).into(),
+        })
+    }
+
     /// Where the elements of a tensor that is not computed are, in the form of `raw_data`.
     pub(crate) fn stored(&self, tensor: &TensorDef) -> Result<Stored> {
         self.locate(tensor)
@@ -147,6 +127,7 @@ impl Model {
             Payload::Raw(range) => (self.source.clone(), range.clone()),
             Payload::External(external) => self.external(external, bytes)?,
             Payload::Typed => typed::locate(&self.source, tensor)?,
+            Payload::Elsewhere(stored) => (stored.source.clone(), stored.range.clone()),
             Payload::Computed(_) => {
                 return Err(Error::invalid("a computed tensor is stored nowhere"));
             }

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use super::encode::{Encoder, Precision};
 use super::layout::{Layout, Piece};
-use super::model::Model;
-use super::output::{Output, behind_links, exists, sync_folder};
+use super::model::{Model, Payload};
 use super::segments::{Segment, Segments};
+use crate::output::{Output, behind_links, exists, sync_folder};
 use crate::source::Source;
 use crate::{Error, Result};
 
@@ -108,10 +108,7 @@ impl Model {
             );
             return Err(Error::invalid(message).in_file(path));
         }
-        self.source.check_unchanged()?;
-        for source in self.externals.opened() {
-            source.check_unchanged()?;
-        }
+        self.check_unchanged()?;
         let mut data_path = None;
         if let Some((path, output)) = data_output {
             output.persist(options.force)?;
@@ -126,6 +123,19 @@ impl Model {
             return Err(error);
         }
         sync_folder(path)
+    }
+
+    /// Checks that all files that the model is read from are still those that were opened.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        self.source.check_unchanged()?;
+        for source in self.externals.opened() {
+            source.check_unchanged()?;
+        }
+        self.constants()
+            .try_for_each(|tensor| match &tensor.payload {
+                Payload::Elsewhere(stored) => stored.source.check_unchanged(),
+                _ => Ok(()),
+            })
     }
 
     fn write_message(&self, message: &Segments, output: &mut Output<'_>) -> Result<()> {

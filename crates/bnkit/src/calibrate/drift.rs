@@ -12,6 +12,31 @@ use super::outcome::outcome;
 use super::report::{ChannelDrift, Extremes, LayerDrift};
 use super::sampling::Errors;
 
+/// How far two Gaussians are apart: what a channel of a BatchNorm had, and what it has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Distance {
+    /// |Δ|/σ₁.
+    pub mean: f64,
+    /// ln(σ₂²/σ₁²).
+    pub variance: f64,
+    /// The symmetric KL divergence.
+    pub kl: f64,
+}
+
+impl Distance {
+    /// From (mean, variance) to (mean, variance). It means something for positive variances only.
+    pub(crate) fn between(before: (f64, f64), after: (f64, f64), epsilon: f64) -> Self {
+        let delta = after.0 - before.0;
+        let (ours, theirs) = (before.1 + epsilon, after.1 + epsilon);
+        let square = delta * delta;
+        Self {
+            mean: delta.abs() / ours.sqrt(),
+            variance: (theirs / ours).ln(),
+            kl: 0.5 * ((ours + square) / theirs + (theirs + square) / ours) - 1.0,
+        }
+    }
+}
+
 /// One channel of a layer.
 pub(crate) fn channel(
     node: &str,
@@ -21,15 +46,13 @@ pub(crate) fn channel(
     errors: Option<&Errors>,
     limits: &DriftLimits,
 ) -> ChannelDrift {
-    let delta = observed.0[at] - stored.mean[at];
-    let ours = stored.variance[at] + stored.epsilon;
-    let theirs = observed.1[at] + stored.epsilon;
-    let mean_drift = delta.abs() / ours.sqrt();
-    let var_drift = (theirs / ours).ln();
-    let kl = 0.5 * ((ours + delta * delta) / theirs + (theirs + delta * delta) / ours) - 1.0;
+    let before = (stored.mean[at], stored.variance[at]);
+    let distance = Distance::between(before, (observed.0[at], observed.1[at]), stored.epsilon);
+    let (mean_drift, var_drift, kl) = (distance.mean, distance.variance, distance.kl);
     // Errors come relative to what was observed; the mean's is wanted in units of the stored deviation.
     let known = |error: f64| error.is_finite().then_some(error);
-    let mean_error = errors.and_then(|errors| known(errors.mean[at] * (theirs / ours).sqrt()));
+    let ratio = (observed.1[at] + stored.epsilon) / (stored.variance[at] + stored.epsilon);
+    let mean_error = errors.and_then(|errors| known(errors.mean[at] * ratio.sqrt()));
     let var_error = errors.and_then(|errors| known(errors.variance[at]));
     let beyond = |difference: f64, error: Option<f64>| {
         error.is_some_and(|error| difference > limits.errors * error)
@@ -85,4 +108,26 @@ pub(crate) fn layer(
         kl_by_channel: channels.iter().map(|channel| channel.kl).collect(),
     };
     (layer, channels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distance_of_two_gaussians() {
+        // Δ = 3, σ₁² = 4, σ₂² = 9: 3/2, ln(9/4), ½[(4 + 9)/9 + (9 + 9)/4] − 1.
+        let distance = Distance::between((1.0, 3.0), (4.0, 8.0), 1.0);
+        assert_eq!(distance.mean, 1.5);
+        assert!((distance.variance - 2.25f64.ln()).abs() < 1e-15);
+        assert!((distance.kl - (0.5 * (13.0 / 9.0 + 4.5) - 1.0)).abs() < 1e-15);
+    }
+
+    #[test]
+    fn equal_ones_have_none_and_nan_has_no_number() {
+        let same = Distance::between((1.0, 2.0), (1.0, 2.0), 1e-5);
+        assert_eq!((same.mean, same.variance, same.kl), (0.0, 0.0, 0.0));
+        let none = Distance::between((f64::NAN, 1.0), (0.0, 1.0), 0.0);
+        assert!(none.mean.is_nan() && none.kl.is_nan());
+    }
 }

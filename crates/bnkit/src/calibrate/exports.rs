@@ -17,20 +17,19 @@ use super::modules::Module;
 use super::report::StatsReport;
 use crate::{Error, Result, data};
 
-/// Writes statistics; the extension says how.
+/// Writes statistics, as tensors or as a report; the extension says how.
 ///
 /// # Errors
 /// If the extension is not known, or the file cannot be written.
 pub(crate) fn write(
     path: &Path,
     force: bool,
-    model: &Model,
-    modules: &[&Module],
+    tensors: &[(String, Tensor)],
     report: &StatsReport,
 ) -> Result<()> {
     let bytes = match extension(path).as_str() {
-        "safetensors" => safetensors(&tensors(model, modules)?)?,
-        "npz" => data::npz(&tensors(model, modules)?)?,
+        "safetensors" => safetensors(tensors)?,
+        "npz" => data::npz(tensors)?,
         "csv" => csv(report).into_bytes(),
         "json" => serde_json::to_vec_pretty(report)
             .map_err(|error| Error::Request(format!("{}: {error}", path.display())))?,
@@ -50,7 +49,10 @@ fn extension(path: &Path) -> String {
 }
 
 /// Mean and variance of every module, in the type that they are stored in, under their names.
-fn tensors(model: &Model, modules: &[&Module]) -> Result<Vec<(String, Tensor)>> {
+///
+/// # Errors
+/// If two different tensors have one name.
+pub(crate) fn tensors(model: &Model, modules: &[&Module]) -> Result<Vec<(String, Tensor)>> {
     let mut named: Vec<(String, Tensor)> = Vec::new();
     for module in modules {
         let Ok(stored) = &module.stored else { continue };
@@ -113,11 +115,13 @@ fn csv(report: &StatsReport) -> String {
             quoted(&layer.layer.node),
             quoted(&layer.layer.scope)
         );
+        // A state dict does not say it.
+        let epsilon = match layer.epsilon.is_nan() {
+            true => String::new(),
+            false => layer.epsilon.to_string(),
+        };
         for (channel, (mean, variance)) in layer.mean.iter().zip(&layer.variance).enumerate() {
-            out.push_str(&format!(
-                "{names},{channel},{mean},{variance},{}\n",
-                layer.epsilon
-            ));
+            out.push_str(&format!("{names},{channel},{mean},{variance},{epsilon}\n"));
         }
     }
     out

@@ -23,6 +23,7 @@ use crate::verify::VerifyOptions;
 pub use merge::merge;
 pub use recalibrate::recalibrate;
 pub use run::run;
+pub(crate) use stats::layers as stats_layers;
 pub use stats::stats;
 pub use validate::validate;
 

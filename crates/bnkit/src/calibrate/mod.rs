@@ -21,7 +21,7 @@
 mod apply;
 mod batches;
 mod calls;
-mod drift;
+pub(crate) mod drift;
 mod explain;
 mod exports;
 pub(crate) mod files;
@@ -38,6 +38,7 @@ mod sampling;
 mod sequential;
 
 pub(crate) use explain::EXPLANATIONS;
+pub(crate) use jobs::stats_layers;
 pub use jobs::*;
 pub use options::*;
 pub use report::*;

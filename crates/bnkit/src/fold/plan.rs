@@ -52,6 +52,8 @@ pub struct Options {
     pub merge_branches: bool,
     /// Give a quantised weight one scale for each channel where it has one for all of them (opset 13 and later).
     pub per_channel_scales: bool,
+    /// Nodes that move nowhere: BatchNorms (they count as skipped), and Mul, Add, Sub, Div by a constant.
+    pub left_alone: HashSet<NodeId>,
 }
 
 /// What is to be done, and why not more.
@@ -130,6 +132,7 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan> {
 /// As [`plan`].
 pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>) -> Result<Plan> {
     let choice = Choice::new(&options.only, &options.skip)?;
+    let left_out = &(left_out | &options.left_alone);
     let types = Types::derive(model);
     let mut planner = Planner {
         original: model,

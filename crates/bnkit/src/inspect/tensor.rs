@@ -2,15 +2,18 @@
 
 use std::path::Path;
 
-use bnkit_model::onnx::{Constants, Model, Origin, Payload, TensorDef, Types, Use, ValueId};
+use bnkit_model::onnx::{Constants, Model, Origin, TensorDef, Types, Use, ValueId};
 use serde::Serialize;
 
-use crate::pipeline::describe_input;
+use super::values::{self, Values};
+use crate::checkpoint::{Checkpoint, Content, ElementType, place};
 use crate::report::{InputFile, Tool};
 use crate::{Error, Result};
 
-/// How many values a report shows.
-const SHOWN: usize = 16;
+/// So many names are proposed for one that is not there.
+const PROPOSED: usize = 5;
+/// Names that are less alike (Jaro–Winkler) are not proposed.
+const ALIKE: f64 = 0.8;
 
 /// The outcome of `inspect --tensor NAME`: schema `bnkit.tensor/1`.
 #[derive(Debug, Clone, Serialize)]
@@ -25,47 +28,66 @@ pub struct TensorReport {
     pub name: String,
     /// The scope it stands in: "" is the main graph.
     pub scope: String,
-    /// Its element type.
+    /// Its element type, as the file's format calls it.
     pub dtype: String,
     /// Its dimensions.
     pub dims: Vec<usize>,
     /// The number of elements.
-    pub elements: usize,
+    pub elements: u64,
+    /// How many bytes they take; 0 if that is not known.
+    pub bytes: u64,
     /// Where the elements are: "in the model", "in FILE at OFFSET", or "computed from constants".
     pub place: String,
-    /// The nodes that read it.
-    pub readers: Vec<String>,
-    /// What the elements are like; `None` where they are no numbers.
+    /// The nodes that read it; `None` for a state dict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readers: Option<Vec<String>>,
+    /// What the elements are like; `None` where there are none, or they are no numbers.
     pub values: Option<Values>,
 }
 
-/// What the elements of a tensor are like. NaNs count nowhere but in `not_finite`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Values {
-    /// The smallest.
-    pub min: f64,
-    /// The largest.
-    pub max: f64,
-    /// The mean.
-    pub mean: f64,
-    /// The standard deviation (population).
-    pub std: f64,
-    /// How many are 0.
-    pub zeros: usize,
-    /// How many are NaN or infinite.
-    pub not_finite: usize,
-    /// The first ones, in row-major order.
-    pub first: Vec<f64>,
-}
-
-/// Looks at the constant tensor called `name`, in any scope (the main graph's first).
+/// Looks at the tensor called `name`: of a graph, a constant in any scope (the main graph's first), expressions of constants
+/// included.
 ///
 /// # Errors
-/// If the model cannot be read, or has no constant of this name.
+/// If the file cannot be read, or has no tensor of this name.
 pub fn tensor(path: &Path, name: &str) -> Result<TensorReport> {
-    let model = Model::open(path)?;
-    let types = Types::derive(&model);
-    let constants = Constants::new(&model, &types, true);
+    let checkpoint = Checkpoint::open(path)?;
+    match &checkpoint.content {
+        Content::Onnx(model) => in_graph(&checkpoint, model, name),
+        Content::StateDict(_) => in_state_dict(&checkpoint, name),
+    }
+}
+
+fn in_state_dict(checkpoint: &Checkpoint, name: &str) -> Result<TensorReport> {
+    let entries = checkpoint.entries();
+    let Some(entry) = entries.iter().find(|entry| entry.name == name) else {
+        let names = entries.iter().map(|entry| entry.name.as_str());
+        return Err(missing(checkpoint, "tensor", name, names));
+    };
+    let values = match entry.dtype.number() {
+        Some(dtype) => values::read(&checkpoint.elements(entry)?, dtype)
+            .map_err(|error| checkpoint.in_tensor(entry, error))?,
+        None => None,
+    };
+    Ok(TensorReport {
+        schema: "bnkit.tensor/1",
+        tool: Tool::default(),
+        input: checkpoint.describe(),
+        name: name.to_owned(),
+        scope: String::new(),
+        dtype: entry.dtype.name.clone(),
+        elements: entry.len(),
+        bytes: entry.bytes,
+        place: entry.place(checkpoint),
+        readers: None,
+        values,
+        dims: entry.dims.clone(),
+    })
+}
+
+fn in_graph(checkpoint: &Checkpoint, model: &Model, name: &str) -> Result<TensorReport> {
+    let types = Types::derive(model);
+    let constants = Constants::new(model, &types, true);
     let named = (0..model.value_count())
         .map(|index| model.value_id(index))
         .filter(|&id| model.value(id).name == name);
@@ -73,38 +95,33 @@ pub fn tensor(path: &Path, name: &str) -> Result<TensorReport> {
         .filter_map(|value| constants.tensor(value).ok().map(|tensor| (value, tensor)))
         .min_by_key(|(value, _)| model.value(*value).scope);
     let Some((value, def)) = found else {
-        let message = format!(
-            "there is no constant called \"{name}\"{}",
-            similar(&model, name)
-        );
-        return Err(Error::Model(
-            bnkit_model::Error::invalid(message).in_file(path),
-        ));
+        return Err(missing(checkpoint, "constant", name, constant_names(model)));
     };
-    let elements = model.read_f64(&def).ok();
     Ok(TensorReport {
         schema: "bnkit.tensor/1",
         tool: Tool::default(),
-        input: describe_input(&model, path),
+        input: checkpoint.describe(),
         name: name.to_owned(),
         scope: model.scope_path(model.value(value).scope),
         dtype: def.dtype.to_string(),
-        elements: def.len(),
+        elements: def.len() as u64,
+        bytes: def.dtype.byte_len(def.len() as u64).unwrap_or(0),
         place: place(&def),
-        readers: readers(&model, value),
-        values: elements.map(|elements| values(&elements)),
+        readers: Some(readers(model, value)),
+        values: values_of(model, &def)?,
         dims: def.dims,
     })
 }
 
-fn place(tensor: &TensorDef) -> String {
-    match &tensor.payload {
-        Payload::Raw(_) | Payload::Typed => "in the model".to_owned(),
-        Payload::External(external) => {
-            format!("in {} at byte {}", external.location, external.offset)
-        }
-        Payload::Computed(_) => "computed from constants".to_owned(),
-    }
+fn values_of(model: &Model, def: &TensorDef) -> Result<Option<Values>> {
+    let element = ElementType {
+        name: String::new(),
+        onnx: Some(def.dtype),
+    };
+    Ok(match element.number() {
+        Some(dtype) => values::read(&model.elements(def)?, dtype)?,
+        None => None,
+    })
 }
 
 fn readers(model: &Model, value: ValueId) -> Vec<String> {
@@ -117,59 +134,53 @@ fn readers(model: &Model, value: ValueId) -> Vec<String> {
         .collect()
 }
 
-fn values(elements: &[f64]) -> Values {
-    let finite = || elements.iter().copied().filter(|value| value.is_finite());
-    let count = finite().count().max(1) as f64;
-    let mean = finite().sum::<f64>() / count;
-    let variance = finite().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-    let numbers = || elements.iter().copied().filter(|value| !value.is_nan());
-    Values {
-        min: numbers().fold(f64::INFINITY, f64::min),
-        max: numbers().fold(f64::NEG_INFINITY, f64::max),
-        mean,
-        std: variance.sqrt(),
-        zeros: elements.iter().filter(|&&value| value == 0.0).count(),
-        not_finite: elements.iter().filter(|value| !value.is_finite()).count(),
-        first: elements.iter().copied().take(SHOWN).collect(),
-    }
-}
-
-/// A few names that contain the one that was asked for, or that it contains.
-fn similar(model: &Model, wanted: &str) -> String {
+fn constant_names(model: &Model) -> impl Iterator<Item = &str> {
     let ids = (0..model.value_count()).map(|index| model.value_id(index));
     let constants = ids.map(|id| model.value(id)).filter(|value| {
-        let tensor = value.tensor.is_some()
-            || matches!(value.origin, Origin::Node(node, _) if model.node(node).is("Constant"));
-        let alike =
-            value.name.contains(wanted) || (!value.name.is_empty() && wanted.contains(&value.name));
-        tensor && alike
+        value.tensor.is_some()
+            || matches!(value.origin, Origin::Node(node, _) if model.node(node).is("Constant"))
     });
-    let names: Vec<String> = constants
-        .take(5)
-        .map(|value| format!("\"{}\"", value.name))
+    constants.map(|value| value.name.as_str())
+}
+
+fn missing<'n>(
+    checkpoint: &Checkpoint,
+    kind: &str,
+    name: &str,
+    names: impl Iterator<Item = &'n str>,
+) -> Error {
+    let nearest = nearest(name, names);
+    let nearest: Vec<String> = nearest.iter().map(|name| format!("\"{name}\"")).collect();
+    let hint = match nearest.as_slice() {
+        [] => String::new(),
+        names => format!("; there are {}", names.join(", ")),
+    };
+    let message = format!("there is no {kind} called \"{name}\"{hint}");
+    Error::Model(bnkit_model::Error::invalid(message).in_file(&checkpoint.path))
+}
+
+/// The names that are most like `wanted`: those that contain it (or that it contains) first, then by their letters.
+fn nearest<'n>(wanted: &str, names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    let likeness = |name: &str| {
+        let contains = name.contains(wanted) || (!name.is_empty() && wanted.contains(name));
+        let letters = strsim::jaro_winkler(wanted, name);
+        (contains || letters >= ALIKE).then_some(letters + if contains { 1.0 } else { 0.0 })
+    };
+    let mut alike: Vec<(f64, &str)> = names
+        .filter_map(|name| Some((likeness(name)?, name)))
         .collect();
-    if names.is_empty() {
-        String::new()
-    } else {
-        format!("; there are {}", names.join(", "))
-    }
+    // Stable: of equally like names the first in the file comes first.
+    alike.sort_by(|a, b| b.0.total_cmp(&a.0));
+    alike
+        .into_iter()
+        .map(|(_, name)| name)
+        .take(PROPOSED)
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nan_is_counted_and_nothing_else() {
-        let values = values(&[1.0, 3.0, 0.0, f64::NAN]);
-        assert_eq!(
-            (values.min, values.max, values.zeros, values.not_finite),
-            (0.0, 3.0, 1, 1)
-        );
-        // (1 + 3 + 0)/3; the variance is 14/9.
-        assert!((values.mean - 4.0 / 3.0).abs() < 1e-15);
-        assert!((values.std - (14.0f64 / 9.0).sqrt()).abs() < 1e-15);
-    }
 
     #[test]
     fn tensors_are_found_by_name() {
@@ -178,17 +189,21 @@ mod tests {
             "/../../testdata/models/tiny_resnet.onnx"
         ));
         let report = tensor(model, "conv1.weight").unwrap();
-        assert_eq!(
-            (report.dims.as_slice(), report.readers.as_slice()),
-            (
-                [8, 3, 3, 3].as_slice(),
-                ["/conv1/Conv".to_owned()].as_slice()
-            )
-        );
+        assert_eq!(report.dims, [8, 3, 3, 3]);
+        assert_eq!((report.elements, report.bytes), (216, 864));
+        assert_eq!(report.readers, Some(vec!["/conv1/Conv".to_owned()]));
         let error = tensor(model, "conv1").unwrap_err().to_string();
         assert!(
             error.contains("tiny_resnet.onnx: there is no constant called \"conv1\"; there are"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_nearest_names_come_first() {
+        let names = ["fc.weight", "layer1.bn1.weight", "layer1.bn1.bias", "x"];
+        assert_eq!(nearest("bn1.bias", names.into_iter()), ["layer1.bn1.bias"]);
+        assert_eq!(nearest("layer1.bn1.wieght", names.into_iter())[0], names[1]);
+        assert!(nearest("zzz", names.into_iter()).is_empty());
     }
 }

@@ -220,7 +220,10 @@ impl Names {
 mod tests {
     use super::*;
 
-    fn entries(list: &[(&str, &[usize])]) -> Vec<Entry> {
+    /// A name and a shape.
+    type Shape<'a> = (&'a str, &'a [usize]);
+
+    fn entries(list: &[Shape]) -> Vec<Entry> {
         list.iter()
             .map(|(name, shape)| Entry {
                 name: (*name).to_owned(),
@@ -269,8 +272,7 @@ mod tests {
 
     #[test]
     fn what_does_not_agree_is_a_problem_that_names_the_tensor() {
-        type Tensors<'a> = &'a [(&'a str, &'a [usize])];
-        let cases: [(Tensors<'_>, &str); 6] = [
+        let cases: [(&[Shape], &str); 6] = [
             (&[("bn.running_mean", &[2])], "bn.running_var"),
             (&[("bn.running_var", &[2])], "bn.running_mean"),
             (

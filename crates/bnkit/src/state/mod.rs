@@ -1,7 +1,40 @@
-//! State dicts: tensors by name, without a graph.
+//! State dicts: checkpoints of tensors without a graph.
 //!
-//! What belongs together is told by names and shapes here, and by nothing else: [`groups`] finds the BatchNorms, [`pairing`]
-//! says which layer feeds which of them. Both are pure functions over a list of [`groups::Entry`].
+//! | file | what it holds |
+//! | --- | --- |
+//! | `groups` | the BatchNorms of a checkpoint, by the names of their tensors |
+//! | `pairing/` | which layer feeds which BatchNorm: pairing files and presets |
+//! | `names` | what other names tell |
+//! | `bind` | a graph with the weights of a checkpoint |
+//! | `paired` | a pairing as a graph |
+//! | `carry` | from a folded graph back to the checkpoint |
+//! | `identity` | BatchNorms that stay as an identity |
+//! | `write` | the checkpoint with its changes, into files |
+//! | `proof` | the pairs before and after, for the proof |
+//! | `fold` | the job |
 
+mod bind;
+mod carry;
+mod fold;
 pub mod groups;
+mod identity;
+mod names;
+mod paired;
 pub mod pairing;
+mod proof;
+mod write;
+
+use bnkit_model::safetensors::StateDict;
+
+pub use bind::Binding;
+pub use fold::{PairReport, PairingSource, StateFoldJob, StateReport, fold};
+
+/// The tensors of a checkpoint, for those who go by names and shapes.
+pub fn entries(dict: &StateDict) -> Vec<groups::Entry> {
+    let entry = |tensor: &bnkit_model::safetensors::Tensor| groups::Entry {
+        name: tensor.name.clone(),
+        shape: tensor.shape.clone(),
+        is_float: tensor.is_float(),
+    };
+    dict.tensors().iter().map(entry).collect()
+}

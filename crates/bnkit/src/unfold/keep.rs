@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bnkit_model::Tensor;
-use bnkit_model::onnx::{Constants, Model, NodeId, Origin, Payload, TensorDef, Types, ValueId};
+use bnkit_model::onnx::{Constants, Model, NodeId, Origin, Types, ValueId};
 use sha2::{Digest, Sha256};
 
 use super::record::*;
@@ -195,7 +195,7 @@ impl Keeper<'_> {
             return true;
         }
         match (self.old.tensor(value), self.new.tensor(value)) {
-            (Ok(was), Ok(is)) => !same(&was, &is),
+            (Ok(was), Ok(is)) => !was.is_same(&is),
             _ => true,
         }
     }
@@ -321,16 +321,4 @@ impl Keeper<'_> {
             content,
         })
     }
-}
-
-/// Whether two tensors are the same by what they say of themselves.
-pub(super) fn same(a: &TensorDef, b: &TensorDef) -> bool {
-    let payload = match (&a.payload, &b.payload) {
-        (Payload::Raw(a), Payload::Raw(b)) => a == b,
-        (Payload::Typed, Payload::Typed) => true,
-        (Payload::External(a), Payload::External(b)) => a == b,
-        (Payload::Computed(a), Payload::Computed(b)) => std::sync::Arc::ptr_eq(a, b),
-        _ => false,
-    };
-    payload && a.dtype == b.dtype && a.dims == b.dims
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bnkit_model::onnx::{Base, Payload, TensorDef, ValueId};
 use bnkit_model::{DType, Tensor};
 
-use super::keep::{Keeper, same};
+use super::keep::Keeper;
 use super::record::{Content, Kept};
 use crate::Result;
 
@@ -36,7 +36,7 @@ impl Keeper<'_> {
         };
         let factors: usize = recipe.scales.iter().map(|scale| scale.factors.len()).sum();
         let longer = factors * 8 >= original.data().len();
-        if !same(base, was) || is.dims != was.dims || recipe.scales.is_empty() || longer {
+        if !base.is_same(was) || is.dims != was.dims || recipe.scales.is_empty() || longer {
             return Ok(None);
         }
         let (was, stored) = (original.to_f64()?, self.after.read_tensor(&is)?.to_f64()?);

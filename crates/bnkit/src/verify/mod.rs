@@ -5,6 +5,7 @@
 //! | `algebra` | 1: every changed constant, recomputed from the original's bytes |
 //! | `end_to_end` | 2: both models in f64; 3: both as shipped, against a derived noise floor |
 //! | `local` | for models that the engine cannot run: the neighbourhood of each fold on its own |
+//! | `layer` | for checkpoints without a graph: each layer and its BatchNorm against the folded layer |
 //! | `inputs`, `metrics` | what is run, and how results are compared |
 //!
 //! This file owns both the plan and the proof, so it also searches for the fold that breaks a model.
@@ -12,6 +13,7 @@
 pub mod algebra;
 pub mod end_to_end;
 pub mod inputs;
+pub(crate) mod layer;
 pub mod local;
 mod memory;
 pub mod metrics;
@@ -147,24 +149,8 @@ pub fn prove(
     options: &VerifyOptions,
 ) -> Result<Verification> {
     let reference = without_dropped_outputs(original, plan.apply())?;
-    let algebra = algebra::check_merged(original, plan.apply(), &plan.routes, &plan.merges)?;
-    let mut verification = Verification::with(Verdict::NotEquivalent);
-    verification.algebra = Some(AlgebraSummary {
-        checked: algebra.checked,
-        max_ulp: algebra.max_ulp,
-    });
-    if let Some(failure) = algebra.failures.first() {
-        let merge = |index: usize| plan.merges.get(index).map(|merge| merge.into);
-        let culprit = match plan.routes.get(failure.route) {
-            Some(route) => Some(route.site),
-            None => merge(failure.route - plan.routes.len()),
-        };
-        verification.culprit = culprit.map(|node| original.label(node).to_owned());
-        verification.notes.push(format!(
-            "{}: {}",
-            original.describe(failure.node),
-            failure.describe()
-        ));
+    let mut verification = by_algebra(original, plan)?;
+    if !verification.notes.is_empty() {
         return Ok(verification);
     }
     let serial = match memory::way(original) {
@@ -206,6 +192,33 @@ pub fn prove(
             Ok(verification)
         }
     }
+}
+
+/// Level 1 alone. A failure is in the notes; without one, the verdict is still open.
+///
+/// # Errors
+/// If a tensor cannot be read.
+pub(crate) fn by_algebra(original: &Model, plan: &Plan) -> Result<Verification> {
+    let algebra = algebra::check_merged(original, plan.apply(), &plan.routes, &plan.merges)?;
+    let mut verification = Verification::with(Verdict::NotEquivalent);
+    verification.algebra = Some(AlgebraSummary {
+        checked: algebra.checked,
+        max_ulp: algebra.max_ulp,
+    });
+    if let Some(failure) = algebra.failures.first() {
+        let merge = |index: usize| plan.merges.get(index).map(|merge| merge.into);
+        let culprit = match plan.routes.get(failure.route) {
+            Some(route) => Some(route.site),
+            None => merge(failure.route - plan.routes.len()),
+        };
+        verification.culprit = culprit.map(|node| original.label(node).to_owned());
+        verification.notes.push(format!(
+            "{}: {}",
+            original.describe(failure.node),
+            failure.describe()
+        ));
+    }
+    Ok(verification)
 }
 
 /// The original without the graph outputs that the folded model no longer has (those of training mode).

@@ -3,7 +3,7 @@
 mod change;
 mod layers;
 mod look;
-mod parts;
+pub(super) mod parts;
 mod stats;
 mod validate;
 
@@ -33,7 +33,7 @@ fn name(layer: &LayerName, full: bool) -> String {
 }
 
 /// The middle of a name goes: the beginning says which module, the end which part of it.
-fn cut(name: &str, width: usize) -> String {
+pub(super) fn cut(name: &str, width: usize) -> String {
     let letters: Vec<char> = name.chars().collect();
     if letters.len() <= width {
         return name.to_owned();
@@ -41,11 +41,11 @@ fn cut(name: &str, width: usize) -> String {
     let head = width / 3;
     let tail = letters.len() - (width - head - 1);
     // A part of the name is better whole.
-    let slash = letters[tail..]
+    let edge = letters[tail..]
         .iter()
         .take(4)
-        .position(|&letter| letter == '/');
-    let tail = tail + slash.unwrap_or(0);
+        .position(|&letter| letter == '/' || letter == '.');
+    let tail = tail + edge.unwrap_or(0);
     let part = |letters: &[char]| letters.iter().collect::<String>();
     format!("{}…{}", part(&letters[..head]), part(&letters[tail..]))
 }
@@ -120,8 +120,8 @@ fn verdict(sampling: &Sampling, seen: u64) -> (Option<bool>, String) {
     (sampling.enough, text)
 }
 
-/// A ratio of variances from logarithms, as in "×0.5 … ×2".
-fn ratios(low: f64, high: f64) -> String {
+/// A ratio of variances from logarithms, as in "0.5 … 2".
+pub(super) fn ratios(low: f64, high: f64) -> String {
     range(low.exp(), high.exp())
 }
 

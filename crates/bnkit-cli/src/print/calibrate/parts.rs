@@ -39,7 +39,11 @@ pub(super) fn basis(
 }
 
 /// A table, cut short unless all is wanted.
-pub(super) fn table(out: &mut dyn Write, table: &Table, detail: Detail) -> io::Result<()> {
+pub(in crate::print) fn table(
+    out: &mut dyn Write,
+    table: &Table,
+    detail: Detail,
+) -> io::Result<()> {
     if table.len() == 0 {
         return Ok(());
     }
@@ -80,7 +84,7 @@ pub(super) fn wrote(out: &mut dyn Write, path: &str) -> io::Result<()> {
 }
 
 /// A section of a page, if there is something in it.
-pub(super) fn section(out: &mut dyn Write, title: &str, table: &Table) -> io::Result<()> {
+pub(in crate::print) fn section(out: &mut dyn Write, title: &str, table: &Table) -> io::Result<()> {
     if table.len() == 0 {
         return Ok(());
     }
@@ -89,7 +93,7 @@ pub(super) fn section(out: &mut dyn Write, title: &str, table: &Table) -> io::Re
 }
 
 /// The facts above a page's sections.
-pub(super) fn facts(out: &mut dyn Write, rows: &[(&str, String)]) -> io::Result<()> {
+pub(in crate::print) fn facts(out: &mut dyn Write, rows: &[(&str, String)]) -> io::Result<()> {
     let mut table = Table::new(&["", ""]);
     for (title, text) in rows.iter().filter(|(_, text)| !text.is_empty()) {
         table.row([(*title).to_owned(), text.clone()]);

@@ -7,7 +7,7 @@ use bnkit::calibrate::StatsReport;
 use super::name;
 use super::parts::{facts, section, table, wrote};
 use crate::print::github::{Annotation, Level, by_code};
-use crate::print::style::{STRONG, paint};
+use crate::print::style::{FAINT, STRONG, paint};
 use crate::print::table::Table;
 use crate::print::units::{count, short};
 use crate::print::{Detail, Document, fold};
@@ -18,6 +18,9 @@ impl Document for StatsReport {
         fold::text::header(&self.input, out)?;
         writeln!(out, "\n{}", paint(STRONG, headline(self)))?;
         table(out, &layers(self, full), detail)?;
+        if no_epsilon(self) {
+            writeln!(out, "  {}", paint(FAINT, NO_EPSILON))?;
+        }
         let none = without(self, full);
         if none.len() > 0 {
             writeln!(out, "\nWithout running statistics")?;
@@ -35,11 +38,13 @@ impl Document for StatsReport {
     fn markdown(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "# {}\n", headline(self))?;
         let written = self.written.as_ref().map(|path| format!("`{path}`"));
+        let note = if no_epsilon(self) { NO_EPSILON } else { "" };
         facts(
             out,
             &[
                 ("input", format!("`{}`", self.input.path)),
                 ("written to", written.unwrap_or_default()),
+                ("ε", note.to_owned()),
             ],
         )?;
         section(out, "Statistics", &layers(self, true))?;
@@ -49,6 +54,14 @@ impl Document for StatsReport {
     fn annotations(&self) -> Vec<Annotation> {
         by_code(Level::Notice, &self.input.path, [("stats", headline(self))])
     }
+}
+
+const NO_EPSILON: &str =
+    "(epsilon and momentum are not in the file: a state dict does not say them)";
+
+fn no_epsilon(report: &StatsReport) -> bool {
+    let mut layers = report.layers.iter().filter(|it| it.refusal.is_none());
+    layers.any(|layer| layer.epsilon.is_nan())
 }
 
 fn headline(report: &StatsReport) -> String {

@@ -1,8 +1,11 @@
 //! The report of `inspect`.
 
 mod markdown;
-mod parts;
+mod scan;
+mod state;
+mod tensor;
 mod text;
+mod tree;
 
 use std::io::{self, Write};
 
@@ -13,7 +16,10 @@ use super::github::{Annotation, Level, by_code};
 use super::units::{range, shape, short};
 use super::{Detail, Document, fold, warnings};
 
-pub(crate) use parts::{Modules, OneTensor};
+pub(crate) use scan::Scan;
+pub(crate) use state::State;
+pub(crate) use tensor::OneTensor;
+pub(crate) use tree::Modules;
 
 /// What is in a model, or only its BatchNorms.
 #[derive(Debug, Serialize)]
@@ -119,6 +125,20 @@ fn port(port: &Port) -> [String; 3] {
         port.dtype.clone(),
         shape(port.dims.as_deref()),
     ]
+}
+
+/// Known dimensions, as in "64×3×7×7".
+pub(super) fn dims(dims: &[usize]) -> String {
+    let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
+    shape(Some(&dims))
+}
+
+/// The text of a document in a code block.
+fn fenced(document: &impl Document, out: &mut dyn Write) -> io::Result<()> {
+    let mut text = Vec::new();
+    document.text(&mut text, Detail::Full)?;
+    let text = String::from_utf8_lossy(&text);
+    writeln!(out, "```\n{}```", anstream::adapter::strip_str(&text))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ impl Encoder<'_> {
     /// A tensor that does not stay as it is in the file.
     pub(super) fn tensor(&mut self, tensor: &TensorDef, name: &str) -> Result<Option<Segments>> {
         let encoded = match &tensor.payload {
-            Payload::Computed(_) => self.computed(tensor, name),
+            Payload::Computed(_) | Payload::Elsewhere(_) => self.computed(tensor, name),
             Payload::External(external) if self.layout.is_some() => self.moved(tensor, external),
             _ => return Ok(None),
         };
@@ -33,7 +33,7 @@ impl Encoder<'_> {
         })
     }
 
-    /// A computed tensor: fields that have nothing to do with its type, shape or elements are kept.
+    /// A tensor whose elements are not in the file: fields that have nothing to do with its type, shape or elements are kept.
     fn computed(&mut self, tensor: &TensorDef, name: &str) -> Result<Segments> {
         let old = self.fields(tensor.span.clone().unwrap_or(0..0))?;
         let dtype = self.written_type(tensor);

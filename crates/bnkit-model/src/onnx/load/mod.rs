@@ -18,6 +18,7 @@ use prost::Message;
 
 use super::model::*;
 use super::resolve;
+use crate::format::Format;
 use crate::source::{Source, Window};
 use crate::wire::{Field, Fields, WireType, malformed};
 use crate::{Error, Result, proto};
@@ -64,8 +65,10 @@ impl Model {
             return Err(Error::invalid("the file is empty"));
         }
         let mut window = Window::new(&source);
-        Loader { model: &mut model }.model(&mut window)?;
-        resolve::check_order(&model)?;
+        Loader { model: &mut model }
+            .model(&mut window)
+            .and_then(|()| resolve::check_order(&model))
+            .map_err(|error| Format::instead_of_onnx(&source, error))?;
         model.keep_locations();
         Ok(model)
     }

@@ -92,9 +92,9 @@ pub struct LayerStats {
     pub variance_name: String,
     /// The type that the mean is stored in.
     pub dtype: String,
-    /// ε as stored.
+    /// ε as stored; NaN (null in JSON) for a state dict, which does not say it.
     pub epsilon: f64,
-    /// The weight of the history, as stored.
+    /// The weight of the history, as stored; NaN (null in JSON) for a state dict.
     pub momentum: f64,
     /// The running mean of each channel.
     pub mean: Vec<f64>,
@@ -118,7 +118,7 @@ pub struct StatsReport {
     pub tool: Tool,
     /// What was read.
     pub input: InputFile,
-    /// Every layer, in graph order.
+    /// Every layer, in the order of the graph or of the file.
     pub layers: Vec<LayerStats>,
     /// The file that was written, if one was.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -20,6 +20,7 @@ impl Planner<'_> {
             .map(|value| self.model.value(value).name.clone());
         let mut site = Site {
             node: self.model.label(node).to_owned(),
+            module: None,
             output: output.unwrap_or_default(),
             scope: self.model.scope_path(info.scope),
             channels: 0,

@@ -1,7 +1,7 @@
 //! Reading constants and attributes of one of the two models.
 
 use bnkit_model::onnx::{
-    AttributeValue, Constants, Model, Node, NotConstant, Payload, TensorDef, Types, ValueId,
+    AttributeValue, Constants, Model, Node, NotConstant, TensorDef, Types, ValueId,
 };
 use bnkit_model::{DType, Error, Tensor};
 
@@ -149,30 +149,4 @@ pub(super) fn ints(node: &Node, name: &str, count: usize, default: i64) -> Answe
             "attribute \"{name}\" is not {count} integers"
         ))),
     }
-}
-
-/// Whether two attributes say the same. Those that hold something other than numbers and strings are not looked into.
-pub(super) fn same(a: &AttributeValue, b: &AttributeValue) -> bool {
-    use AttributeValue as V;
-    match (a, b) {
-        (V::Float(a), V::Float(b)) => a.to_bits() == b.to_bits(),
-        (V::Int(a), V::Int(b)) => a == b,
-        (V::String(a), V::String(b)) => a == b,
-        (V::Floats(a), V::Floats(b)) => a == b,
-        (V::Ints(a), V::Ints(b)) => a == b,
-        (V::Reference(a), V::Reference(b)) => a == b,
-        _ => std::mem::discriminant(a) == std::mem::discriminant(b),
-    }
-}
-
-/// Whether two tensors are the same by what they say of themselves: same bytes of the file, or same recipe.
-pub(super) fn same_payload(a: &TensorDef, b: &TensorDef) -> bool {
-    let same = match (&a.payload, &b.payload) {
-        (Payload::Raw(a), Payload::Raw(b)) => a == b,
-        (Payload::Typed, Payload::Typed) => true,
-        (Payload::External(a), Payload::External(b)) => a == b,
-        (Payload::Computed(a), Payload::Computed(b)) => std::sync::Arc::ptr_eq(a, b),
-        _ => false,
-    };
-    same && a.dtype == b.dtype && a.dims == b.dims
 }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use bnkit_model::onnx::{NodeId, ValueId};
 
 use super::Algebra;
-use super::book::{Book, Trouble, same_payload};
+use super::book::{Book, Trouble};
 use super::compare::Owner;
 use crate::{Error, Result};
 
@@ -79,7 +79,7 @@ fn changed(
     let (original, folded) = (books.0.model, books.1.model);
     let (before, after) = (original.value(value), folded.value(value));
     let answer = match (&before.tensor, &after.tensor, folded.producer(value)) {
-        (Some(before), Some(after), _) => !same_payload(before, after),
+        (Some(before), Some(after), _) => !before.is_same(after),
         (None, None, Some((id, _))) if original.producer(value).map(|(id, _)| id) == Some(id) => {
             let (was, is) = (original.node(id), folded.node(id));
             depth >= MAX_DEPTH
@@ -89,7 +89,7 @@ fn changed(
                 })
                 || is.attributes.iter().zip(&was.attributes).any(|(a, b)| {
                     use bnkit_model::onnx::AttributeValue::Tensor;
-                    matches!((&a.value, &b.value), (Tensor(a), Tensor(b)) if !same_payload(a, b))
+                    matches!((&a.value, &b.value), (Tensor(a), Tensor(b)) if !a.is_same(b))
                 })
         }
         (None, None, None) => before.origin != after.origin,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bnkit_model::onnx::{Model, Node, NodeId};
 
-use super::book::{Answer, Book, Trouble, same};
+use super::book::{Answer, Book, Trouble};
 use super::compare::Owner;
 use super::step::{Scaling, Step};
 use super::vector::{self, Vector};
@@ -285,7 +285,7 @@ fn expect_same_operator(before: &Node, after: &Node) -> Answer<()> {
             .filter(|attribute| !free(&attribute.name))
         {
             let other = there.attribute(&attribute.name);
-            if !other.is_some_and(|other| same(&attribute.value, &other.value)) {
+            if !other.is_some_and(|other| attribute.value.is_same(&other.value)) {
                 let why = format!("attribute \"{}\" has changed", attribute.name);
                 return Err(Trouble::Wrong(why));
             }

@@ -17,10 +17,10 @@ use crate::source::Source;
 use crate::{Error, Result};
 
 /// Told how many bytes are written.
-pub(super) type Progress<'p> = dyn Fn(u64) + 'p;
+pub(crate) type Progress<'p> = dyn Fn(u64) + 'p;
 
 /// A file that is being written.
-pub(super) struct Output<'p> {
+pub(crate) struct Output<'p> {
     file: NamedTempFile,
     path: PathBuf,
     buffer: Vec<u8>,
@@ -34,7 +34,7 @@ const STRIDE: u64 = 16 * 1024 * 1024;
 
 impl<'p> Output<'p> {
     /// A new file that will be `path`.
-    pub(super) fn create(path: &Path, progress: &'p Progress<'p>) -> Result<Self> {
+    pub(crate) fn create(path: &Path, progress: &'p Progress<'p>) -> Result<Self> {
         let cannot_create = |error| Error::io(path, "cannot create a file beside it", error);
         // Temporary files are private by default; this one becomes what it replaces, or else an ordinary file, as the
         // umask has it.
@@ -59,7 +59,7 @@ impl<'p> Output<'p> {
     }
 
     /// Appends bytes.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if self.buffer.len() + bytes.len() > BUFFER {
             self.flush()?;
         }
@@ -71,7 +71,7 @@ impl<'p> Output<'p> {
     }
 
     /// Appends zeros.
-    pub(super) fn pad(&mut self, mut count: u64) -> Result<()> {
+    pub(crate) fn pad(&mut self, mut count: u64) -> Result<()> {
         const ZEROS: [u8; 4096] = [0; 4096];
         while count > 0 {
             let now = count.min(ZEROS.len() as u64);
@@ -82,7 +82,7 @@ impl<'p> Output<'p> {
     }
 
     /// Appends a range of a source.
-    pub(super) fn copy(&mut self, source: &Source, range: Range<u64>) -> Result<()> {
+    pub(crate) fn copy(&mut self, source: &Source, range: Range<u64>) -> Result<()> {
         let mut at = range.start;
         if let Some(file) = source.file()
             && range.end - range.start >= BUFFER as u64
@@ -121,7 +121,7 @@ impl<'p> Output<'p> {
     }
 
     /// Completes the file on the disk.
-    pub(super) fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         self.flush()?;
         self.file
             .as_file()
@@ -130,7 +130,7 @@ impl<'p> Output<'p> {
     }
 
     /// Gives the file its name; `force` replaces one that has it.
-    pub(super) fn persist(self, force: bool) -> Result<()> {
+    pub(crate) fn persist(self, force: bool) -> Result<()> {
         let result = match force {
             true => self.file.persist(&self.path),
             false => self.file.persist_noclobber(&self.path),
@@ -171,12 +171,12 @@ impl<'p> Output<'p> {
 }
 
 /// The error for an output that is there already.
-pub(super) fn exists(path: &Path) -> Error {
+pub(crate) fn exists(path: &Path) -> Error {
     Error::invalid("the file exists already, and is only replaced by force").in_file(path)
 }
 
 /// Where writing to `path` ends up: behind all links that bear its name.
-pub(super) fn behind_links(path: &Path) -> Result<PathBuf> {
+pub(crate) fn behind_links(path: &Path) -> Result<PathBuf> {
     const MAX_LINKS: usize = 40;
     let mut at = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -190,14 +190,14 @@ pub(super) fn behind_links(path: &Path) -> Result<PathBuf> {
 }
 
 /// The folder of a file.
-pub(super) fn folder(path: &Path) -> &Path {
+pub(crate) fn folder(path: &Path) -> &Path {
     path.parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
 }
 
 /// Makes the names in the folder of `path` last.
-pub(super) fn sync_folder(path: &Path) -> Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     let folder = folder(path);
     let result = File::open(folder).and_then(|folder| folder.sync_all());
     result.map_err(|error| Error::io(folder, "cannot write", error))
