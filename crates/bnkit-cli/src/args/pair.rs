@@ -22,7 +22,7 @@ pub(crate) struct Pair {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) preset: String,
 
-    /// Epsilon of the BatchNorms, where the scheme does not say it
+    /// Epsilon of the BatchNorms, instead of what the scheme says
     #[arg(long, value_name = "E")]
     pub(crate) eps: Option<f64>,
 }

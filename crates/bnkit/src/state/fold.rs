@@ -281,7 +281,11 @@ impl<'d> Folding<'d> {
                 pairing::propose(&entries(dict), choice)?
             }
         };
-        let pairing = with_epsilon(pairing, job.epsilon);
+        let pairing = match job.source {
+            // What somebody says of this network is worth more than what is usual.
+            PairingSource::Preset { .. } => overruled(pairing, job.epsilon),
+            _ => with_epsilon(pairing, job.epsilon),
+        };
         let paired = paired::graph(&pairing.pairs, dict)?;
         Ok(Self {
             bound: paired.bound,
@@ -473,7 +477,7 @@ impl<'d> Folding<'d> {
     fn warnings(&self) -> Vec<Warning> {
         let problems = groups::find(&entries(self.dict)).problems;
         let one = |problem: groups::GroupProblem| Warning {
-            code: "odd-batch-norm",
+            code: "incomplete-group",
             message: format!("\"{}\": {}", problem.module, problem.message),
         };
         problems.into_iter().map(one).collect()
@@ -518,8 +522,16 @@ pub(super) fn report_pair(pair: &Pair) -> PairReport {
     }
 }
 
+/// The pairing with `epsilon` for all pairs, if there is one.
+pub(super) fn overruled(mut pairing: Pairing, epsilon: Option<f64>) -> Pairing {
+    for pair in &mut pairing.pairs {
+        pair.epsilon = epsilon.or(pair.epsilon);
+    }
+    pairing
+}
+
 /// The pairing with `epsilon` where it says none.
-pub(super) fn with_epsilon(mut pairing: Pairing, epsilon: Option<f64>) -> Pairing {
+fn with_epsilon(mut pairing: Pairing, epsilon: Option<f64>) -> Pairing {
     for pair in &mut pairing.pairs {
         pair.epsilon = pair.epsilon.or(epsilon);
     }

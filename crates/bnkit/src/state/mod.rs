@@ -11,12 +11,14 @@
 //! | `identity` | BatchNorms that stay as an identity |
 //! | `write` | the checkpoint with its changes, into files |
 //! | `proof` | the pairs before and after, for the proof |
+//! | `explain` | what the codes mean |
 //! | `fold` | the job |
 //! | `pair` | a pairing to look at |
 //! | `recalibrate` | new statistics, from the network as a graph |
 
 mod bind;
 mod carry;
+mod explain;
 mod fold;
 pub mod groups;
 mod identity;
@@ -31,6 +33,7 @@ mod write;
 use bnkit_model::safetensors::StateDict;
 
 pub use bind::Binding;
+pub(crate) use explain::EXPLANATIONS;
 pub(crate) use fold::describe_input;
 pub use fold::{PairReport, PairingSource, StateFoldJob, StateReport, fold};
 pub use pair::{LeftReport, PairJob, PairingReport, pair};

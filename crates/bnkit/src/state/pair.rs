@@ -6,7 +6,7 @@ use bnkit_model::safetensors::StateDict;
 use serde::Serialize;
 
 use super::entries;
-use super::fold::{PairReport, describe_input, report_pair, with_epsilon};
+use super::fold::{PairReport, describe_input, overruled, report_pair};
 use super::pairing::{self, PresetChoice};
 use crate::calibrate::files;
 use crate::report::{InputFile, Tool};
@@ -80,7 +80,7 @@ pub fn pair(job: &PairJob) -> Result<PairingReport> {
         .preset
         .as_deref()
         .map_or(PresetChoice::Auto, PresetChoice::Named);
-    let pairing = with_epsilon(pairing::propose(&entries(&dict), choice)?, job.epsilon);
+    let pairing = overruled(pairing::propose(&entries(&dict), choice)?, job.epsilon);
     let yaml = pairing::to_yaml(&pairing);
     let mut report = PairingReport {
         schema: "bnkit.pair/1",
