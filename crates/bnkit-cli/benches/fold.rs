@@ -9,13 +9,16 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
+
+mod common;
 
 use bnkit_model::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
+use common::timed;
 use prost::Message;
 
 const ROUNDS: usize = 9;
@@ -89,30 +92,6 @@ fn measure(model: &Path, folder: &Path) -> String {
         ratios[ROUNDS - 1],
         100.0 * peak / megabytes,
     )
-}
-
-/// Runs a command; its wall time, and its peak resident memory in kB (0 where the system does not say).
-fn timed(command: &mut Command) -> (Duration, u64) {
-    let start = Instant::now();
-    let mut child = command
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("the command starts");
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    let exit = loop {
-        if let Some(exit) = child.try_wait().expect("the command can be waited for") {
-            break exit;
-        }
-        // A high-water mark: the last reading before the end counts.
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let mark = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let mark = mark.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
-        peak = peak.max(mark.unwrap_or(0));
-        std::thread::sleep(Duration::from_micros(500));
-    };
-    assert!(exit.success(), "{command:?} failed");
-    (start.elapsed(), peak)
 }
 
 /// A chain of Conv and BatchNorm, 512 channels and 3×3 kernels (9.4 MB each), of about this size.
