@@ -1,5 +1,8 @@
 //! Folding state dicts, against NumPy's numbers (`testdata/state`) and against folding the ONNX model.
 
+// What was skipped is for the reader of the tests' output.
+#![allow(clippy::print_stderr)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
