@@ -357,16 +357,14 @@ impl<'d> Folding<'d> {
             }
             return Ok(verification);
         };
-        let algebra = verify::by_algebra(&self.bound.model, plan)?;
-        if !algebra.notes.is_empty() {
-            return Ok(algebra);
-        }
         let layers = proof::Layers {
             dict: self.dict,
             changes: &carried.changes,
             folded: plan.apply(),
         };
-        layers.prove(&pairing.pairs, algebra, options.seed)
+        layers.prove(&pairing.pairs, options.seed, || {
+            verify::by_algebra(&self.bound.model, plan)
+        })
     }
 
     fn report(
