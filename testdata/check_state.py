@@ -101,7 +101,9 @@ def structure(row, subject, after, metadata, identity):
 
 def neutral(row, subject, norm, after):
     eps = subject.eps().get(norm)
-    wanted = {".weight": np.sqrt(1 + np.float64(np.float32(eps))) if eps else None, ".running_mean": 0.0, ".running_var": 1.0}
+    eps = np.float64(np.float32(eps)) if eps else None
+    variance = 1.0 if f"{norm}.weight" in after else eps and 1 - eps
+    wanted = {".weight": eps and np.sqrt(1 + eps), ".running_mean": 0.0 if f"{norm}.bias" in after else None, ".running_var": variance}
     for suffix, value in wanted.items():
         tensor = after.get(norm + suffix)
         if tensor is not None and value is not None:

@@ -1,7 +1,8 @@
 """What folding a state dict must give: NumPy in f64, every tensor rounded once to the type it is stored in. And PyTorch's word on it.
 
 With s = γ/√(σ²+ε) and t = β − μ·s, ε the float32 of the graph: W' = W·s per output channel and b' = b·s + t (b = 0 where there is none).
-`--identity-bn` leaves the BatchNorm in place as an identity that adds: W' = W·s, b' = 0, γ' = √(1+ε), β' = b·s + t, μ' = 0, σ'² = 1.
+`--identity-bn` leaves the BatchNorm in place as an identity that adds: W' = W·s, b' = 0, γ' = √(1+ε), β' = b·s + t, μ' = 0, σ'² = 1. Without
+γ, σ'² = 1 − ε; without β, μ' = −(b·s + t). Behind two layers that need two shifts, these stay in the layers' biases, and β' = 0.
 """
 
 import copy
@@ -46,7 +47,7 @@ def fold(state, module, folds, identity, epsilon=None):
 
     A state dict holds a module's tensors once: two layers before one BatchNorm both take its affine.
     """
-    values, gone, before = {}, set(), {}
+    values, gone, shifts = {}, set(), {}
     for layer, norm in folds:
         part, eps = module.get_submodule(layer), epsilon or eps_of(module.get_submodule(norm))
         s, t = affine(state, norm, eps)
@@ -58,15 +59,23 @@ def fold(state, module, folds, identity, epsilon=None):
             values[bias] = shift
             gone.update(f"{norm}.{k}" for k in PARTS if f"{norm}.{k}" in state)
             continue
-        if bias in state:
-            values[bias] = np.zeros_like(shift)
-        assert f"{norm}.bias" in state, f"{norm} has no place for a shift"
-        assert norm not in before or np.array_equal(before[norm], shift), f"{norm} would need two shifts"
-        before[norm] = shift
-        values[f"{norm}.weight"] = np.full_like(s, np.sqrt(1.0 + eps))
-        values[f"{norm}.bias"] = shift
-        values[f"{norm}.running_mean"] = np.zeros_like(s)
-        values[f"{norm}.running_var"] = np.ones_like(s)
+        shifts.setdefault(norm, []).append((bias, shift))
+    for norm, of_layers in shifts.items():
+        eps = epsilon or eps_of(module.get_submodule(norm))
+        shift = of_layers[0][1]
+        agree = all(np.array_equal(other, shift) for _, other in of_layers)
+        assert agree or all(bias in state for bias, _ in of_layers), f"{norm} would need two shifts"
+        for bias, own in of_layers:
+            if bias in state:
+                values[bias] = np.zeros_like(shift) if agree else own
+        shift = shift if agree else np.zeros_like(shift)
+        scaled_, added = f"{norm}.weight" in state, f"{norm}.bias" in state
+        if scaled_:
+            values[f"{norm}.weight"] = np.full_like(shift, np.sqrt(1.0 + eps))
+        if added:
+            values[f"{norm}.bias"] = shift
+        values[f"{norm}.running_mean"] = np.zeros_like(shift) if added else -shift
+        values[f"{norm}.running_var"] = np.full_like(shift, 1.0 if scaled_ else 1.0 - eps)
     return values, gone
 
 

@@ -257,13 +257,13 @@ def norm_behind_two_convs():
 
 @net
 def norm_behind_two_biases():
-    """As before, with biases: they fold, but the identity that remains would need two shifts, b₁·s + t and b₂·s + t."""
+    """As before, with biases: two shifts, b₁·s + t and b₂·s + t, which the identity that remains cannot hold; the biases do."""
 
     def flow(m, x):
         return m.bn(m.b(F.relu(m.bn(m.a(x)))))
 
     module = shared(flow, a=conv(3, bias=True), b=conv(bias=True), bn=nn.BatchNorm2d(4))
-    return Net(module, (3, 6, 6), [("a", "bn"), ("b", "bn")], identity_kept={"bn": "module-called-twice"})
+    return Net(module, (3, 6, 6), [("a", "bn"), ("b", "bn")])
 
 
 @net
@@ -283,12 +283,11 @@ def norm_half_foldable():
 
 @net
 def affine_free():
-    """No γ and no β: they are 1 and 0. `--identity-bn` has no place for a shift then."""
+    """No γ and no β: they are 1 and 0. `--identity-bn` puts the shift into the mean then."""
     torch.manual_seed(12)
     parts = {"conv1": conv(3), "bn1": nn.BatchNorm2d(4, affine=False), "conv2": conv(bias=True), "bn2": nn.BatchNorm2d(4)}
     module = Flow(lambda m, x: m.bn2(m.conv2(F.relu(m.bn1(m.conv1(x))))), **parts)
     net = Net(settle(module, (3, 6, 6), 12), (3, 6, 6), [("conv1", "bn1"), ("conv2", "bn2")])
-    net.identity_kept = {"bn1": "no-affine"}
     return net
 
 

@@ -5,7 +5,7 @@
 use crate::calibrate;
 use crate::fold::absorb::{ABSORBERS, QUANTISED};
 use crate::fold::{LOWERING, merge};
-use crate::{inspect, norms};
+use crate::{inspect, norms, state};
 
 /// What kind of thing a code names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +42,7 @@ pub fn all() -> Vec<Explanation> {
         .chain([norms::EXPLANATION])
         .chain(QUANTISED.iter().copied())
         .chain(calibrate::EXPLANATIONS.iter().copied())
+        .chain(state::EXPLANATIONS.iter().copied())
         .chain([inspect::state::INCOMPLETE_GROUP])
         .collect();
     all.sort_by_key(|explanation| (explanation.kind, explanation.code));

@@ -1,5 +1,7 @@
 //! Options that say how statistics are made from batches, and of which BatchNorms.
 
+use std::path::PathBuf;
+
 use bnkit::calibrate::{Convention, Method, Selection};
 use clap::Args;
 
@@ -8,6 +10,10 @@ use super::values;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Statistics")]
 pub(crate) struct Estimate {
+    /// For a state dict: the ONNX export of its network, run with the state dict's weights
+    #[arg(long, value_name = "ONNX")]
+    pub(crate) graph: Option<PathBuf>,
+
     /// How the statistics of batches become running statistics
     #[arg(long, value_name = "METHOD", default_value = "precise", value_parser = values::method())]
     pub(crate) method: Method,

@@ -15,6 +15,7 @@ pub(crate) mod inspect;
 pub(crate) mod man;
 pub(crate) mod merge;
 pub(crate) mod method;
+pub(crate) mod pair;
 pub(crate) mod proof;
 pub(crate) mod recalibrate;
 pub(crate) mod report;
@@ -71,6 +72,7 @@ pub(crate) enum Command {
     Merge(merge::Merge),
     Verify(verify::Verify),
     Diff(diff::Diff),
+    Pair(pair::Pair),
     Unfold(unfold::Unfold),
     Convert(convert::Convert),
     Explain(explain::Explain),

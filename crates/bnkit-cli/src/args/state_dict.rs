@@ -20,7 +20,7 @@ pub(crate) struct StateDict {
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
 
-    /// Epsilon of the BatchNorms, where neither file nor scheme says it
+    /// Epsilon of the BatchNorms, where the pairing file does not say it; instead of what a preset says
     #[arg(long, value_name = "E")]
     pub(crate) eps: Option<f64>,
 

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use bnkit::calibrate::{self, MergeJob, Stability};
 
+use bnkit_model::format::Format;
+
 use super::{Answer, answer, target};
 use crate::args::merge::Merge;
 use crate::output::Output;
@@ -16,7 +18,7 @@ pub(super) fn run(args: &Merge, force: bool, output: &Output) -> anyhow::Result<
     };
     let fold = args.fold.job(false, |_| {})?;
     let out = args.output.clone();
-    let out = out.unwrap_or_else(|| target::recalibrated(model, fold.is_some()));
+    let out = out.unwrap_or_else(|| target::recalibrated(Format::Onnx, model, fold.is_some()));
     target::writable(&out, model, force)?;
     let mut files: Vec<&Path> = vec![model, &out];
     files.extend(args.partials.iter().map(PathBuf::as_path));

@@ -8,6 +8,7 @@ mod fold;
 mod inspect;
 mod man;
 mod merge;
+mod pair;
 mod recalibrate;
 mod run;
 mod stats;
@@ -47,6 +48,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
         Command::Merge(args) => merge::run(&args, cli.shared.force, &output),
         Command::Verify(args) => verify::run(&args, &output),
         Command::Diff(args) => diff::run(&args, &output),
+        Command::Pair(args) => pair::run(&args, cli.shared.force, &output),
         Command::Unfold(args) => unfold::run(&args, cli.shared.force, &output),
         Command::Convert(args) => convert::run(&args, cli.shared.force, &output),
         Command::Explain(args) => explain::run(&args, &output),

@@ -31,6 +31,7 @@ pub(super) fn run(args: &Recalibrate, force: bool, output: &Output) -> anyhow::R
     let bar = Bar::new(output.quiet());
     let job = RecalibrateJob {
         input: args.model.clone(),
+        graph: args.estimate.graph.clone(),
         output: out,
         force,
         hash: output.wants_hashes(),
@@ -94,7 +95,11 @@ fn destination(args: &Recalibrate, folded: bool) -> anyhow::Result<Option<PathBu
         return Ok(None);
     }
     let out = args.output.clone();
-    Ok(Some(out.unwrap_or_else(|| {
-        target::recalibrated(&args.model, folded)
-    })))
+    match out {
+        Some(out) => Ok(Some(out)),
+        None => {
+            let format = target::format(&args.model)?;
+            Ok(Some(target::recalibrated(format, &args.model, folded)))
+        }
+    }
 }

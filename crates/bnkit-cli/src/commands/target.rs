@@ -36,13 +36,13 @@ pub(super) fn beside(model: &Path, ending: &str) -> PathBuf {
 }
 
 /// Where a recalibrated model goes if nothing else is said.
-pub(super) fn recalibrated(model: &Path, folded: bool) -> PathBuf {
+pub(super) fn recalibrated(format: Format, model: &Path, folded: bool) -> PathBuf {
     let ending = if folded {
         "recalibrated.folded"
     } else {
         "recalibrated"
     };
-    beside(model, ending)
+    beside_as(format, model, ending)
 }
 
 /// An error if the file to be written (no model: statistics, outputs, a partial) must not or cannot be.

@@ -14,6 +14,7 @@ pub(super) fn run(args: &Validate, output: &Output) -> anyhow::Result<Answer> {
     let bar = Bar::new(output.quiet());
     let job = ValidateJob {
         input: args.model.clone(),
+        graph: args.estimate.graph.clone(),
         hash: output.wants_hashes(),
         data,
         method: MethodOptions {

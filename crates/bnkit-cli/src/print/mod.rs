@@ -10,6 +10,7 @@ pub(crate) mod fold;
 pub(crate) mod github;
 pub(crate) mod inspect;
 mod norms;
+mod pair;
 pub(crate) mod plain;
 pub(crate) mod proof;
 #[cfg(test)]

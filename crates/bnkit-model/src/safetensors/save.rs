@@ -2,7 +2,8 @@
 //!
 //! The tensors come in the order in which they are given. A reader that views the bytes of a tensor in place needs it to
 //! begin at a multiple of its element's size; where the given order does not allow for that, the tensors are sorted by the
-//! size of their elements, largest first, as the `safetensors` crate does.
+//! size of their elements, largest first, as the `safetensors` crate does; unless the input had such tensors, too, and so has
+//! readers that copy.
 //!
 //! All files are complete and on the disk under temporary names before the first gets its own; an index comes last.
 
@@ -258,8 +259,9 @@ fn write_all(
     let (mut paths, mut files): (Vec<PathBuf>, Vec<NewFile<'_>>) = files.into_iter().unzip();
     let mut headers = Vec::new();
     let mut total = 0;
+    let as_given = options.input.is_some_and(|input| !input.is_aligned());
     for (path, file) in paths.iter().zip(&mut files) {
-        let (header, bytes) = prepare(file).map_err(|error| error.in_file(path))?;
+        let (header, bytes) = prepare(file, as_given).map_err(|error| error.in_file(path))?;
         total += header.len() as u64 + bytes;
         headers.push(header);
     }
@@ -344,7 +346,7 @@ fn check_unchanged(files: &[NewFile<'_>], input: Option<&StateDict>) -> Result<(
 
 /// Brings the tensors into an order that readers can view in place, and makes the header; also says how many bytes
 /// the tensors take.
-fn prepare(file: &mut NewFile<'_>) -> Result<(Vec<u8>, u64)> {
+fn prepare(file: &mut NewFile<'_>, as_given: bool) -> Result<(Vec<u8>, u64)> {
     let names = file.tensors.iter().map(|tensor| tensor.name.as_str());
     if let Some(name) = repeated(names) {
         return Err(twice(name));
@@ -361,7 +363,7 @@ fn prepare(file: &mut NewFile<'_>) -> Result<(Vec<u8>, u64)> {
         aligned &= size == 0 || bytes == 0 || at.is_multiple_of(size);
         at = sum(at, bytes, tensor)?;
     }
-    if !aligned {
+    if !aligned && !as_given {
         file.tensors
             .sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.bitsize()));
     }

@@ -193,6 +193,20 @@ impl StateDict {
         files.sum::<u64>() + self.index.as_ref().map_or(0, |index| index.bytes)
     }
 
+    /// Whether each tensor begins at a multiple of its element's size, counted from the end of its file's header.
+    pub fn is_aligned(&self) -> bool {
+        let mut data = vec![u64::MAX; self.shards.len()];
+        for tensor in &self.tensors {
+            let start = &mut data[tensor.shard];
+            *start = (*start).min(tensor.range.start);
+        }
+        self.tensors.iter().all(|tensor| {
+            let size = tensor.dtype.bitsize() as u64 / 8;
+            let offset = tensor.range.start - data[tensor.shard];
+            size == 0 || tensor.bytes() == 0 || offset.is_multiple_of(size)
+        })
+    }
+
     /// The elements of a tensor, where they are.
     pub fn stored(&self, tensor: &Tensor) -> Stored {
         Stored {

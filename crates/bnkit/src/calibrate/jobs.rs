@@ -64,8 +64,10 @@ impl Default for FoldAfter {
 /// A `recalibrate` to do.
 #[derive(Debug, Clone)]
 pub struct RecalibrateJob {
-    /// The model to read.
+    /// The model to read: ONNX, or a state dict.
     pub input: PathBuf,
+    /// For a state dict: the ONNX export of its network, which is run with the state dict's weights.
+    pub graph: Option<PathBuf>,
     /// The model to write; `None` only reports (or writes a partial).
     pub output: Option<PathBuf>,
     /// Whether existing files may be replaced.
@@ -105,6 +107,7 @@ impl RecalibrateJob {
     ) -> Self {
         Self {
             input: input.into(),
+            graph: None,
             output: Some(output.into()),
             force: false,
             hash: false,
@@ -126,8 +129,10 @@ impl RecalibrateJob {
 /// A `validate` to do. Nothing is written.
 #[derive(Debug, Clone)]
 pub struct ValidateJob {
-    /// The model to read.
+    /// The model to read: ONNX, or a state dict.
     pub input: PathBuf,
+    /// For a state dict: the ONNX export of its network, which is run with the state dict's weights.
+    pub graph: Option<PathBuf>,
     /// Whether hashes are wanted in the report.
     pub hash: bool,
     /// What the statistics are compared with.
@@ -158,6 +163,7 @@ impl ValidateJob {
     pub fn new(input: impl Into<PathBuf>, data: impl Into<PathBuf>) -> Self {
         Self {
             input: input.into(),
+            graph: None,
             hash: false,
             data: DataOptions::new(data),
             method: MethodOptions::default(),

@@ -18,7 +18,7 @@
 //! | `explain` | what the warnings mean |
 //! | `files` | small files that appear complete or not at all |
 
-mod apply;
+pub(crate) mod apply;
 mod batches;
 mod calls;
 pub(crate) mod drift;
@@ -27,7 +27,7 @@ mod exports;
 pub(crate) mod files;
 mod jobs;
 mod methods;
-mod modules;
+pub(crate) mod modules;
 mod network;
 mod observe;
 mod options;

@@ -5,16 +5,20 @@
 //! recognised by its content, type and shape (transposed, too), if that leaves one possibility; among several, the one that
 //! belongs to the module of the operator's other tensors. Where doubts remain, nothing is tied: the fold then refuses.
 //!
+//! A tensor that is stored in fewer bits than the graph computes in is widened, which is exact.
+//!
 //! A tensor that is tied by name is read from the checkpoint, never from the graph: the graph may be exported from another
 //! training state of the same network.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bnkit_model::onnx::{
-    AttributeValue, Constants, Edit, Model, NodeId, Origin, TensorDef, Types, ValueId,
+    AttributeValue, Base, Constants, Edit, Model, NewTensor, NodeId, Origin, Recipe, TensorDef,
+    Types, ValueId,
 };
 use bnkit_model::safetensors::{StateDict, Tensor, dtype_of};
-use bnkit_model::{Error as ModelError, tensor};
+use bnkit_model::{DType, Error as ModelError, tensor};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -32,6 +36,8 @@ pub(crate) struct Bound {
     slots: HashMap<(NodeId, usize), Tie>,
     /// How it went.
     pub(crate) report: Binding,
+    /// A tensor that the graph has in more bits than the checkpoint, if there is one.
+    pub(crate) widened: Option<usize>,
 }
 
 /// A constant of the graph that is a tensor of the checkpoint.
@@ -78,6 +84,7 @@ impl Bound {
             values: HashMap::new(),
             slots: HashMap::new(),
             report: Binding::default(),
+            widened: None,
         };
         bound.by_name(graph, dict)?;
         bound.report.by_name = bound.values.len();
@@ -99,6 +106,7 @@ impl Bound {
         Self {
             report: Binding::default(),
             slots: HashMap::new(),
+            widened: None,
             model,
             values,
         }
@@ -155,17 +163,15 @@ impl Bound {
                 continue;
             };
             check(dict, tensor, &own)?;
+            if dtype_of(tensor.dtype) != Some(own.dtype) {
+                self.widened.get_or_insert(place);
+            }
             let tie = Tie {
                 tensor: place,
                 transposed: false,
             };
             self.values.insert(value, tie);
-            edits.push(Edit::BorrowConstant {
-                value,
-                dtype: own.dtype,
-                dims: own.dims,
-                elements: dict.stored(tensor),
-            });
+            edits.push(borrow(dict, tensor, value, own));
         }
         Ok(self.model.apply(&edits)?)
     }
@@ -321,6 +327,38 @@ fn initializers(model: &Model) -> impl Iterator<Item = (ValueId, &str)> {
     })
 }
 
+/// Makes a constant of the graph a tensor of the checkpoint, widened if that is stored in fewer bits.
+fn borrow(dict: &StateDict, tensor: &Tensor, value: ValueId, own: TensorDef) -> Edit {
+    let elements = dict.stored(tensor);
+    match dtype_of(tensor.dtype) {
+        Some(stored) if stored != own.dtype => {
+            let base = TensorDef::borrowed(stored, tensor.shape.clone(), elements);
+            let recipe = Recipe {
+                base: Base::Stored(Arc::new(base)),
+                scales: Vec::new(),
+            };
+            let tensor = NewTensor {
+                dtype: own.dtype,
+                dims: own.dims,
+                recipe: Arc::new(recipe),
+            };
+            Edit::SetConstant { value, tensor }
+        }
+        _ => Edit::BorrowConstant {
+            value,
+            dtype: own.dtype,
+            dims: own.dims,
+            elements,
+        },
+    }
+}
+
+/// Whether all numbers of one type are numbers of the other.
+fn widens(from: DType, to: DType) -> bool {
+    use DType::{BF16, F16, F32, F64};
+    from == to || matches!((from, to), (F16 | BF16, F32 | F64) | (F32, F64))
+}
+
 /// The tensor of the checkpoint can stand for the constant of the graph.
 fn check(dict: &StateDict, tensor: &Tensor, own: &TensorDef) -> Result<()> {
     let message = if tensor.shape != own.dims {
@@ -328,7 +366,7 @@ fn check(dict: &StateDict, tensor: &Tensor, own: &TensorDef) -> Result<()> {
             "it has shape {:?}, the graph has {:?}: is it the graph of another network?",
             tensor.shape, own.dims
         )
-    } else if dtype_of(tensor.dtype) != Some(own.dtype) {
+    } else if !dtype_of(tensor.dtype).is_some_and(|dtype| widens(dtype, own.dtype)) {
         format!(
             "it is {}, the graph has {}: export the graph from this checkpoint as it is, or pair by names",
             tensor.dtype, own.dtype

@@ -10,9 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bnkit_model::onnx::{
-    AttributeValue, Base, Constants, Model, Node, NodeId, Payload, TensorDef, Types, ValueId,
+    AttributeValue, Base, Constants, Model, Node, NodeId, Payload, Recipe, TensorDef, Types,
+    ValueId,
 };
-use bnkit_model::safetensors::StateDict;
+use bnkit_model::safetensors::{StateDict, dtype_of};
 
 use super::bind::{Bound, Tie};
 use super::groups::BatchNormGroup;
@@ -20,7 +21,7 @@ use super::names;
 use crate::Result;
 use crate::fold::Plan;
 use crate::report::Refusal;
-use crate::route::Route;
+use crate::route::{Route, Side};
 
 /// What a fold does to a checkpoint; tensors by their number.
 #[derive(Debug, Default)]
@@ -118,8 +119,9 @@ impl<'c> Carrier<'c> {
     pub(crate) fn carry(mut self) -> Result<std::result::Result<Changes, Conflicts>> {
         let mut changes = Changes::default();
         self.drop_groups(&mut changes);
-        let wanted = self.wanted()?;
-        self.settle(&wanted, &mut changes);
+        let mut wanted = self.wanted()?;
+        self.add_zeros(&mut wanted);
+        self.settle(&wanted, &mut changes)?;
         Ok(match self.conflicts.is_empty() {
             true => Ok(changes),
             false => Err(self.conflicts),
@@ -352,10 +354,15 @@ impl<'c> Carrier<'c> {
     }
 
     /// All operators that read a tensor want the same of it.
-    fn settle(&mut self, wanted: &Wanted, changes: &mut Changes) {
+    fn settle(&mut self, wanted: &Wanted, changes: &mut Changes) -> Result<()> {
         for (&place, uses) in &wanted.replaced {
             if self.agreed(place, uses, |use_, reader| (use_.node, use_.slot) == reader) {
-                changes.replaced.insert(place, new(&uses[0]));
+                match self.stored(&uses[0], place)? {
+                    Ok(new) => {
+                        changes.replaced.insert(place, new);
+                    }
+                    Err(refusal) => self.refuse_uses(uses, &refusal),
+                }
             }
         }
         for (&weight, uses) in &wanted.added {
@@ -369,7 +376,12 @@ impl<'c> Carrier<'c> {
             match free {
                 Some(bias) => {
                     if self.agreed(weight, uses, |use_, (reader, _)| use_.node == reader) {
-                        changes.added.insert(weight, (bias, new(&uses[0])));
+                        match self.stored(&uses[0], weight)? {
+                            Ok(new) => {
+                                changes.added.insert(weight, (bias, new));
+                            }
+                            Err(refusal) => self.refuse_uses(uses, &refusal),
+                        }
                     }
                 }
                 None => {
@@ -379,12 +391,74 @@ impl<'c> Carrier<'c> {
                             "\"{name}\" needs a bias, and there is no free name for it beside the weight"
                         ),
                     );
-                    let nodes: Vec<NodeId> = uses.iter().map(|one| one.node).collect();
-                    nodes
-                        .into_iter()
-                        .for_each(|node| self.refuse_into(node, &refusal));
+                    self.refuse_uses(uses, &refusal);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A new content in the type that the checkpoint has it in; that of the weight `place` for its bias.
+    fn stored(&self, use_: &Use, place: usize) -> Result<std::result::Result<New, Refusal>> {
+        let mut tensor = use_.tensor.clone();
+        let stored = &self.dict.tensors()[place];
+        if let Some(dtype) = dtype_of(stored.dtype).filter(|&dtype| dtype != tensor.dtype) {
+            let magnitude = self.folded.magnitude(&tensor)?;
+            if !magnitude.finite || !dtype.round(magnitude.max_abs).is_finite() {
+                let message = format!(
+                    "\"{}\" would reach {:e}, which {} cannot hold",
+                    stored.name, magnitude.max_abs, stored.dtype
+                );
+                return Ok(Err(Refusal::new("range", message)));
+            }
+            tensor.dtype = dtype;
+        }
+        Ok(Ok(New::Folded {
+            tensor,
+            transposed: use_.transposed,
+        }))
+    }
+
+    fn refuse_uses(&mut self, uses: &[Use], refusal: &Refusal) {
+        for use_ in uses {
+            self.refuse_into(use_.node, refusal);
+        }
+    }
+
+    /// Layers that took a scale and a shift of 0 get a bias of zeros, as all others get one: the code that loads the file
+    /// need not know which shifts were 0.
+    fn add_zeros(&self, wanted: &mut Wanted) {
+        let layers = ["Conv", "ConvTranspose", "Gemm", "MatMul"];
+        for route in self.routes {
+            let [absorbed] = route.absorbed.as_slice() else {
+                continue;
+            };
+            let node = self.bound.model.node(absorbed.node);
+            if absorbed.side != Side::Output
+                || !self.stands(absorbed.node)
+                || !layers.iter().any(|layer| node.is(layer))
+                || node.inputs.len() > 2
+            {
+                continue;
+            }
+            let Some(tie) = (0..2).find_map(|slot| self.bound.tie(absorbed.node, slot)) else {
+                continue;
+            };
+            let there = wanted.added.get(&tie.tensor);
+            if there.is_some_and(|uses| uses.iter().any(|use_| use_.node == absorbed.node)) {
+                continue;
+            }
+            let Some(dtype) = dtype_of(self.dict.tensors()[tie.tensor].dtype) else {
+                continue;
+            };
+            let count = absorbed.channels.len();
+            let recipe = Recipe::values(vec![0.0; count]);
+            wanted.added.entry(tie.tensor).or_default().push(Use {
+                node: absorbed.node,
+                slot: usize::MAX,
+                tensor: TensorDef::computed(dtype, vec![count], recipe.into()),
+                transposed: false,
+            });
         }
     }
 
@@ -418,9 +492,7 @@ impl<'c> Carrier<'c> {
         )
         .with("tensor", name.as_str())
         .with("reader", self.bound.model.label(node));
-        for use_ in uses {
-            self.refuse_into(use_.node, &refusal);
-        }
+        self.refuse_uses(uses, &refusal);
         false
     }
 }
@@ -428,13 +500,6 @@ impl<'c> Carrier<'c> {
 fn is_zero(constants: &Constants<'_>, value: ValueId) -> bool {
     let elements = constants.f64(value);
     elements.is_ok_and(|elements| elements.values.iter().all(|&element| element == 0.0))
-}
-
-fn new(use_: &Use) -> New {
-    New::Folded {
-        tensor: use_.tensor.clone(),
-        transposed: use_.transposed,
-    }
 }
 
 fn not_there(name: &str) -> Refusal {

@@ -305,7 +305,11 @@ impl<'d> Folding<'d> {
                 pairing::propose(&entries(dict), choice)?
             }
         };
-        let pairing = with_epsilon(pairing, job.epsilon);
+        let pairing = match job.source {
+            // What somebody says of this network is worth more than what is usual.
+            PairingSource::Preset { .. } => overruled(pairing, job.epsilon),
+            _ => with_epsilon(pairing, job.epsilon),
+        };
         let paired = paired::graph(&pairing.pairs, dict)?;
         Ok(Self {
             bound: paired.bound,
@@ -365,7 +369,17 @@ impl<'d> Folding<'d> {
             fold_options
                 .left_alone
                 .extend(constant_operators(&self.bound.model));
-            return verify::prove(&self.bound.model, plan, &fold_options, options);
+            let mut verification = verify::prove(&self.bound.model, plan, &fold_options, options)?;
+            if let (Some(place), Verdict::Equivalent) = (self.bound.widened, verification.verdict) {
+                // What ran had the digits that the checkpoint has no room for.
+                let stored = &self.dict.tensors()[place];
+                verification.verdict = Verdict::EquivalentLocal;
+                verification.notes.push(format!(
+                    "the checkpoint holds {} where the graph computes in more bits (\"{}\"): the folded tensors ran before they were rounded to it",
+                    stored.dtype, stored.name
+                ));
+            }
+            return Ok(verification);
         };
         let algebra = verify::by_algebra(&self.bound.model, plan)?;
         if !algebra.notes.is_empty() {
@@ -405,13 +419,8 @@ impl<'d> Folding<'d> {
         summary.skipped = count(Decision::Skipped);
         summary.affines_folded = 0;
         summary.to_eval = 0;
-        let model = &self.bound.model;
-        summary.nodes_before = if self.pairing.is_some() {
-            0
-        } else {
-            model.nodes().count()
-        };
-        summary.nodes_after = summary.nodes_before.saturating_sub(summary.folded);
+        // A checkpoint has no nodes.
+        (summary.nodes_before, summary.nodes_after) = (0, 0);
         FoldReport {
             schema: "bnkit.fold/1",
             tool: Tool::default(),
@@ -492,7 +501,7 @@ impl<'d> Folding<'d> {
     fn warnings(&self) -> Vec<Warning> {
         let problems = groups::find(&entries(self.dict)).problems;
         let one = |problem: groups::GroupProblem| Warning {
-            code: "odd-batch-norm",
+            code: "incomplete-group",
             message: format!("\"{}\": {}", problem.module, problem.message),
         };
         problems.into_iter().map(one).collect()
@@ -514,7 +523,7 @@ impl<'d> Folding<'d> {
             pairing_file: file.map(|path| path.display().to_string()),
             preset: own.and_then(|pairing| pairing.preset),
             binding: own.is_none().then(|| self.bound.report.clone()),
-            pairs: own.map_or_else(Vec::new, |own| own.pairs.iter().map(pair).collect()),
+            pairs: own.map_or_else(Vec::new, |own| own.pairs.iter().map(report_pair).collect()),
             notes: own.map_or_else(Vec::new, |own| own.notes.clone()),
             replaced: names(&mut changes.replaced.keys().copied()),
             added: changes
@@ -527,7 +536,8 @@ impl<'d> Folding<'d> {
     }
 }
 
-fn pair(pair: &Pair) -> PairReport {
+/// A pair as reports say it.
+pub(super) fn report_pair(pair: &Pair) -> PairReport {
     PairReport {
         layer: pair.layer.module.clone(),
         batch_norm: pair.batch_norm.module.clone(),
@@ -536,6 +546,15 @@ fn pair(pair: &Pair) -> PairReport {
     }
 }
 
+/// The pairing with `epsilon` for all pairs, if there is one.
+pub(super) fn overruled(mut pairing: Pairing, epsilon: Option<f64>) -> Pairing {
+    for pair in &mut pairing.pairs {
+        pair.epsilon = epsilon.or(pair.epsilon);
+    }
+    pairing
+}
+
+/// The pairing with `epsilon` where it says none.
 fn with_epsilon(mut pairing: Pairing, epsilon: Option<f64>) -> Pairing {
     for pair in &mut pairing.pairs {
         pair.epsilon = pair.epsilon.or(epsilon);

@@ -14,9 +14,10 @@ use bnkit_model::safetensors::dtype_of;
 use super::bind::Tie;
 use super::carry::{Carrier, Changes, Conflicts, New, group_of, tensors_of};
 use super::groups::BatchNormGroup;
+use super::names;
 use crate::Result;
 use crate::report::Refusal;
-use crate::route::{Absorbed, Part, Side};
+use crate::route::{Absorbed, Route, Side};
 
 /// Turns the BatchNorms that would go into identities.
 ///
@@ -75,7 +76,7 @@ impl Keeper<'_> {
             .map(|absorbed| self.place(absorbed.node, changes))
             .collect();
         let creates = places.iter().any(|place| matches!(place, Place::Added(_)));
-        let shift = match self.shift(&absorbed, &places, changes)? {
+        let shift = match self.shift(changes)? {
             Some(shift) => shift,
             None if creates => return Ok(Err(self.refusal())),
             None => vec![0.0; self.group.channels],
@@ -131,15 +132,44 @@ impl Keeper<'_> {
     }
 
     /// The shift that the BatchNorm can keep: that of layers right before it, which absorbed nothing else and agree.
-    fn shift(
-        &self,
-        absorbed: &[&Absorbed],
-        places: &BTreeSet<Place>,
-        changes: &Changes,
-    ) -> Result<Option<Vec<f64>>> {
-        let direct = |absorbed: &&Absorbed| {
-            absorbed.side == Side::Output
-                && absorbed.part == Part::Whole
+    fn shift(&self, changes: &Changes) -> Result<Option<Vec<f64>>> {
+        let own = |route: &&Route| self.sites.contains(&route.site);
+        let mut all: Option<Vec<f64>> = None;
+        for route in self.carrier.routes.iter().filter(own) {
+            if !self.is_direct(route) {
+                return Ok(None);
+            }
+            let places = route
+                .absorbed
+                .iter()
+                .map(|absorbed| self.place(absorbed.node, changes))
+                .filter(|place| *place != Place::Nowhere);
+            let places: Vec<Place> = places.collect();
+            let new = match places[..] {
+                [Place::Added(weight)] => changes.added.get(&weight).map(|(_, new)| new),
+                [Place::Bias(bias)] => changes.replaced.get(&bias),
+                [] => None,
+                _ => return Ok(None),
+            };
+            let shift = match new {
+                Some(New::Folded { tensor, .. }) => self.carrier.folded.read_f64(tensor)?,
+                Some(New::Values(values)) => values.to_f64()?,
+                None => vec![0.0; self.group.channels],
+            };
+            if all.as_ref().is_some_and(|all| *all != shift) {
+                return Ok(None);
+            }
+            all = Some(shift);
+        }
+        Ok(all)
+    }
+
+    /// Whether an affine went into one layer in front of it (a Linear may be two operators), channel by channel, and
+    /// nothing else did.
+    fn is_direct(&self, route: &Route) -> bool {
+        let mut modules = BTreeSet::new();
+        for absorbed in &route.absorbed {
+            let direct = absorbed.side == Side::Output
                 && absorbed.share == 1.0
                 && self.carrier.stands(absorbed.node)
                 && absorbed
@@ -151,39 +181,32 @@ impl Keeper<'_> {
                     .carrier
                     .sites_into(absorbed.node)
                     .iter()
-                    .all(|site| self.sites.contains(site))
-        };
-        let one_each = absorbed.len() == self.sites.len();
-        if !one_each || !absorbed.iter().all(|one| direct(one)) {
-            return Ok(None);
+                    .all(|site| self.sites.contains(site));
+            if !direct {
+                return false;
+            }
+            let tensors = self.ties(absorbed.node).map(|(_, tie)| tie.tensor);
+            modules.extend(
+                tensors.map(|tensor| names::module(&self.carrier.dict.tensors()[tensor].name)),
+            );
         }
-        let mut shifts = Vec::new();
-        for place in places {
-            let new = match place {
-                Place::Added(weight) => changes.added.get(weight).map(|(_, new)| new),
-                Place::Bias(bias) => changes.replaced.get(bias),
-                Place::Nowhere => None,
-            };
-            shifts.push(match new {
-                Some(New::Folded { tensor, .. }) => self.carrier.folded.read_f64(tensor)?,
-                Some(New::Values(values)) => values.to_f64()?,
-                None => vec![0.0; self.group.channels],
-            });
-        }
-        let first = shifts.first().cloned();
-        Ok(first.filter(|first| shifts.iter().all(|shift| shift == first)))
+        modules.len() == 1
+    }
+
+    fn ties(&self, node: NodeId) -> impl Iterator<Item = (usize, Tie)> {
+        let bound = self.carrier.bound;
+        (0..bound.model.node(node).inputs.len())
+            .filter_map(move |slot| Some((slot, bound.tie(node, slot)?)))
     }
 
     fn place(&self, node: NodeId, changes: &Changes) -> Place {
-        let bound = self.carrier.bound;
-        let tensors = (0..bound.model.node(node).inputs.len())
-            .filter_map(|slot| Some((slot, bound.tie(node, slot)?)));
+        let is_add = self.carrier.bound.model.node(node).is("Add");
         let mut place = Place::Nowhere;
-        for (slot, Tie { tensor, .. }) in tensors {
+        for (slot, Tie { tensor, .. }) in self.ties(node) {
             if changes.added.contains_key(&tensor) {
                 return Place::Added(tensor);
             }
-            if slot == 2 && changes.replaced.contains_key(&tensor) {
+            if (slot == 2 || is_add) && changes.replaced.contains_key(&tensor) {
                 place = Place::Bias(tensor);
             }
         }

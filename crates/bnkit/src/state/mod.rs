@@ -11,23 +11,32 @@
 //! | `identity` | BatchNorms that stay as an identity |
 //! | `write` | the checkpoint with its changes, into files |
 //! | `proof` | the pairs before and after, for the proof |
+//! | `explain` | what the codes mean |
 //! | `fold` | the job |
+//! | `pair` | a pairing to look at |
+//! | `recalibrate` | new statistics, from the network as a graph |
 
 mod bind;
 mod carry;
+mod explain;
 mod fold;
 pub mod groups;
 mod identity;
 mod names;
+mod pair;
 mod paired;
 pub mod pairing;
 mod proof;
+pub(crate) mod recalibrate;
 mod write;
 
 use bnkit_model::safetensors::StateDict;
 
 pub use bind::Binding;
+pub(crate) use explain::EXPLANATIONS;
+pub(crate) use fold::describe_input;
 pub use fold::{PairReport, PairingSource, StateFoldJob, StateReport, fold};
+pub use pair::{LeftReport, PairJob, PairingReport, pair};
 
 /// The tensors of a checkpoint, for those who go by names and shapes.
 pub fn entries(dict: &StateDict) -> Vec<groups::Entry> {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use bnkit::report::{Decision, FoldReport};
 
-use super::{NOTHING_TO_FOLD, headline, kept, merges, place, rules, tidied, to_eval};
+use super::{NOTHING_TO_FOLD, headline, kept, merges, place, rules, state, tidied, to_eval};
 use crate::print::proof;
 use crate::print::table::Table;
 use crate::print::units::bytes;
@@ -12,6 +12,9 @@ use crate::print::units::bytes;
 pub(super) fn write(report: &FoldReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "# {}\n", headline(report))?;
     files(report, out)?;
+    if let Some(told) = &report.state {
+        writeln!(out, "\n{}; {}.", state::told(told), state::tensors(told))?;
+    }
     body(report, out)
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod markdown;
 mod merges;
+mod state;
 pub(super) mod text;
 
 use std::io::{self, Write};

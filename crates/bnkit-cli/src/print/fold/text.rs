@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use bnkit::report::{Decision, FoldReport, InputFile};
 
-use super::{NOTHING_TO_FOLD, headline, kept, merges, place, rules, tidied, title, to_eval};
+use super::{NOTHING_TO_FOLD, headline, kept, merges, place, rules, state, tidied, title, to_eval};
 use crate::print::norms;
 use crate::print::proof;
 use crate::print::style::{BAD, DOUBTFUL, FAINT, GOOD, STRONG, paint};
@@ -17,6 +17,7 @@ const NAMES: usize = 4;
 
 pub(super) fn write(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
     header(&report.input, out)?;
+    state::origin(report, out, detail)?;
     body(report, out, detail)?;
     writeln!(out)?;
     written(report, out)
@@ -183,6 +184,9 @@ fn stayed(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Resul
 }
 
 fn changes(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
+    if let Some(state) = &report.state {
+        return writeln!(out, "\n{}", state::tensors(state));
+    }
     let summary = &report.summary;
     let training = to_eval(report);
     if training.is_empty()

@@ -13,11 +13,12 @@ use crate::calibrate::exports;
 use crate::calibrate::modules::{Module, survey};
 use crate::calibrate::network::Network;
 use crate::calibrate::observe::{Pass, Seen};
-use crate::calibrate::options::{DataOptions, Method, MethodOptions, Shard};
+use crate::calibrate::options::{Convention, DataOptions, Method, MethodOptions, Shard};
 use crate::calibrate::report::{DataUsed, LayerChange, Outcome, RecalibrateReport};
 use crate::calibrate::{files, outcome, partial, sequential};
-use crate::pipeline::{Phase, Progress, describe_input};
-use crate::report::{Tool, Warning};
+use crate::pipeline::{Phase, Progress};
+use crate::report::{OutputFile, Tool, Warning};
+use crate::state::recalibrate::{Counted, Destination, Opened};
 use crate::{Error, Result, hash};
 
 /// Re-estimates the running statistics of a model and writes it.
@@ -37,16 +38,18 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
     };
     delivery.check()?;
     progress.begin(Phase::Reading, None);
-    let model = Model::open(&job.input)?;
+    let opened = Opened::open(&job.input, job.graph.as_deref())?;
+    check_state_dict(job, &opened)?;
+    let model = &opened.model;
     let hashing = job.hash.then(|| hash::in_background(&job.input));
-    let modules = survey(&model, &job.selection).map_err(|error| error.in_file(&job.input))?;
+    let modules = survey(model, &job.selection).map_err(|error| error.in_file(&job.input))?;
     if modules.iter().all(|module| module.target().is_none()) {
         return Err(nothing_to_do(&job.input, &modules));
     }
     let mut report = RecalibrateReport {
         schema: "bnkit.recalibrate/1",
         tool: Tool::default(),
-        input: describe_input(&model, &job.input),
+        input: opened.describe(&job.input),
         data: None,
         method: None,
         summary: Default::default(),
@@ -60,8 +63,8 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
         failure: None,
     };
     let new = match &job.source {
-        Source::Stats(path) => from_file(path, &model, &modules, &mut report)?,
-        Source::Data(data) => from_data(job, data, &model, &modules, &mut report, progress)?,
+        Source::Stats(path) => from_file(path, model, &modules, &mut report)?,
+        Source::Data(data) => from_data(job, data, model, &modules, &mut report, progress)?,
     };
     report.summary = outcome::count(&report.layers);
     report.warnings.extend(never_ran(&report.layers));
@@ -69,7 +72,12 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
         if job.interrupt.requested() {
             return Err(Error::Interrupted);
         }
-        let mut changed = apply::apply(&model, &modules, &new)?;
+        if opened.is_state_dict() {
+            report.output = to_state_dict(job, &opened, &modules, &new, &report, progress)?;
+            report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
+            return Ok(report);
+        }
+        let mut changed = apply::apply(model, &modules, &new)?;
         let Delivered {
             output,
             fold,
@@ -79,6 +87,50 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
     }
     report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
     Ok(report)
+}
+
+/// Refuses what cannot be done with a state dict.
+fn check_state_dict(job: &RecalibrateJob, opened: &Opened) -> Result<()> {
+    let refuse = |message: &str| Err(Error::Request(message.to_owned()));
+    if !opened.is_state_dict() {
+        return Ok(());
+    }
+    if job.partial.is_some() {
+        return refuse(
+            "a state dict is recalibrated in one run: for shards, put its weights into the graph (bnkit convert --weights)",
+        );
+    }
+    if job.fold.is_some() {
+        return refuse("--fold: recalibrate the state dict first, then fold what was written");
+    }
+    Ok(())
+}
+
+fn to_state_dict(
+    job: &RecalibrateJob,
+    opened: &Opened,
+    modules: &[Module],
+    new: &[Option<Statistics>],
+    report: &RecalibrateReport,
+    progress: &dyn Progress,
+) -> Result<Option<OutputFile>> {
+    let Some(output) = &job.output else {
+        return Ok(None);
+    };
+    let batches = report.data.as_ref().map(|data| data.batches);
+    let counted = match (job.method.convention, job.method.method, batches) {
+        (Convention::Torch, Method::Ema, Some(batches)) => Counted::More(batches),
+        (Convention::Torch, _, Some(batches)) => Counted::Set(batches),
+        _ => Counted::No,
+    };
+    progress.begin(Phase::Writing, Some(report.input.bytes));
+    let destination = Destination {
+        path: output,
+        force: job.force,
+        hash: job.hash,
+        progress: &|done, _| progress.advance(done),
+    };
+    opened.write(modules, new, counted, &destination).map(Some)
 }
 
 /// Refuses what does not go together.

@@ -1,7 +1,6 @@
 //! `validate`: do the stored statistics describe the data?
 
 use bnkit_engine::Statistics as Normalise;
-use bnkit_model::onnx::Model;
 
 use super::ValidateJob;
 use super::recalibrate::{check_method, in_model, nothing_to_do, open, used};
@@ -12,8 +11,9 @@ use crate::calibrate::observe::{Pass, Seen};
 use crate::calibrate::options::{Method, Shard};
 use crate::calibrate::report::{ChannelDrift, LayerDrift, Limits, Outcome, ValidateReport};
 use crate::calibrate::{drift, outcome};
-use crate::pipeline::{Phase, Progress, describe_input};
+use crate::pipeline::{Phase, Progress};
 use crate::report::{Finding, Tool};
+use crate::state::recalibrate::Opened;
 use crate::{Error, Result, hash};
 
 /// Says whether the stored statistics describe the data.
@@ -28,15 +28,16 @@ pub fn validate(job: &ValidateJob, progress: &dyn Progress) -> Result<ValidateRe
         ));
     }
     progress.begin(Phase::Reading, None);
-    let model = Model::open(&job.input)?;
+    let opened = Opened::open(&job.input, job.graph.as_deref())?;
+    let model = &opened.model;
     let hashing = job.hash.then(|| hash::in_background(&job.input));
-    let modules = survey(&model, &job.selection).map_err(|error| error.in_file(&job.input))?;
+    let modules = survey(model, &job.selection).map_err(|error| error.in_file(&job.input))?;
     if modules.iter().all(|module| module.target().is_none()) {
         return Err(nothing_to_do(&job.input, &modules));
     }
-    let batches = open(&model, &job.input, &job.data, Shard::WHOLE)?;
+    let batches = open(model, &job.input, &job.data, Shard::WHOLE)?;
     let dims = batches.sample_dims();
-    let network = Network::load(&model, &modules, &dims, job.dropout, job.threads)
+    let network = Network::load(model, &modules, &dims, job.dropout, job.threads)
         .map_err(|error| in_model(error, &job.input))?;
     let pass = Pass {
         network: &network,
@@ -67,7 +68,7 @@ pub fn validate(job: &ValidateJob, progress: &dyn Progress) -> Result<ValidateRe
         )));
     }
     let mut report = compare(job, &modules, &seen);
-    report.input = describe_input(&model, &job.input);
+    report.input = opened.describe(&job.input);
     report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
     report.data = used(&job.data, &batches, Shard::WHOLE, &seen);
     report.warnings.extend(batches.warnings.iter().cloned());

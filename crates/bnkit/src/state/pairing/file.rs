@@ -149,14 +149,10 @@ impl Line {
         check_epsilon(self.eps)?;
         let kind = match (self.transposed, self.groups) {
             (true, _) if linear => return Err("a linear layer is not transposed".to_owned()),
-            (true, Some(0)) => return Err("groups: 0 groups are none".to_owned()),
+            (_, Some(0)) => return Err("groups: 0 groups are none".to_owned()),
             (true, groups) => Kind::Transposed(groups.unwrap_or(1)),
-            (false, None) => Kind::Plain,
-            (false, Some(_)) => {
-                return Err(
-                    "groups matter with \"transposed: true\" only, leave them out".to_owned(),
-                );
-            }
+            // The output channels of a Conv come first, however many groups it has.
+            (false, _) => Kind::Plain,
         };
         Ok(Wanted {
             layer,

@@ -114,8 +114,8 @@ fn every_mistake_names_the_file_the_pair_and_what_is_wrong() {
         ),
         ("pairs:\n- {conv: '{p', bn: b}", "not closed"),
         (
-            "pairs:\n- {conv: s.0.conv1, bn: s.0.bn1, groups: 2}",
-            "transposed",
+            "pairs:\n- {conv: s.0.conv1, bn: s.0.bn1, groups: 0}",
+            "0 groups",
         ),
         (
             "pairs:\n- {conv: s.0.conv1, bn: s.0.bn1, transposed: true}",

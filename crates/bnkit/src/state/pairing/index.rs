@@ -256,3 +256,155 @@ impl<'a> Weight<'a> {
 pub(crate) fn parent(module: &str) -> &str {
     module.rfind(['.', '/']).map_or("", |at| &module[..at])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::groups;
+
+    fn fit(
+        weight: &str,
+        shape: &[usize],
+        bias: Option<usize>,
+        bn: &str,
+        channels: usize,
+    ) -> Result<Layer, String> {
+        let entry = |name: String, shape: Vec<usize>| Entry {
+            name,
+            shape,
+            is_float: true,
+        };
+        let (mean, variance) = bn.split_once('|').unwrap();
+        let mut entries = vec![
+            entry(weight.to_owned(), shape.to_vec()),
+            entry(mean.to_owned(), vec![channels]),
+            entry(variance.to_owned(), vec![channels]),
+        ];
+        let leaf = ["depthwise_kernel", "pointwise_kernel", "kernel", "weight"]
+            .into_iter()
+            .find(|leaf| weight.contains(leaf))
+            .unwrap();
+        if let Some(size) = bias {
+            entries.push(entry(weight.replace(leaf, "bias"), vec![size]));
+        }
+        let groups = groups::find(&entries).groups;
+        let index = Index::new(&entries);
+        let module = index.modules().next().unwrap().1.to_owned();
+        index.fit(&module, &groups[0], Kind::Plain)
+    }
+
+    const TORCH: &str = "b.running_mean|b.running_var";
+    const KERAS: &str = "b/moving_mean:0|b/moving_variance:0";
+    const FLAX: &str = "batch_stats/b/mean|batch_stats/b/var";
+
+    #[test]
+    fn the_layout_follows_the_convention_and_the_shape() {
+        type Case<'a> = (&'a str, &'a [usize], &'a str, usize, Layout, &'a str);
+        let cases: [Case<'_>; 7] = [
+            (
+                "a.weight",
+                &[8, 3, 3, 3],
+                TORCH,
+                8,
+                Layout::OutFirst,
+                "a.bias",
+            ),
+            ("a.weight", &[8, 3], TORCH, 8, Layout::OutFirst, "a.bias"),
+            (
+                "a/kernel:0",
+                &[3, 3, 4, 8],
+                KERAS,
+                8,
+                Layout::OutLast,
+                "a/bias:0",
+            ),
+            (
+                "a/depthwise_kernel:0",
+                &[3, 3, 4, 2],
+                KERAS,
+                8,
+                Layout::OutLastTwo,
+                "a/bias:0",
+            ),
+            // Keras 3 names a depthwise kernel like any other.
+            (
+                "a/kernel:0",
+                &[3, 3, 8, 1],
+                KERAS,
+                8,
+                Layout::OutLastTwo,
+                "a/bias:0",
+            ),
+            (
+                "a/pointwise_kernel:0",
+                &[1, 1, 4, 8],
+                KERAS,
+                8,
+                Layout::OutLast,
+                "a/bias:0",
+            ),
+            (
+                "params/a/kernel",
+                &[4, 8],
+                FLAX,
+                8,
+                Layout::OutLast,
+                "params/a/bias",
+            ),
+        ];
+        for (weight, shape, bn, channels, layout, bias) in cases {
+            for size in [None, Some(channels)] {
+                let layer = fit(weight, shape, size, bn, channels).unwrap();
+                assert_eq!((layer.layout, layer.groups), (layout, 1), "{weight}");
+                assert_eq!(layer.new_bias, bias);
+                assert_eq!(layer.bias.as_deref(), size.map(|_| bias), "{weight}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_says_which_tensor_and_why() {
+        type Case<'a> = (&'a str, &'a [usize], Option<usize>, &'a str, &'a str);
+        let cases: [Case<'_>; 5] = [
+            (
+                "a.weight",
+                &[4, 8, 3, 3],
+                None,
+                TORCH,
+                "\"a.weight\" of shape [4, 8, 3, 3] has 4",
+            ),
+            (
+                "a.weight",
+                &[8, 8, 3, 3],
+                Some(7),
+                TORCH,
+                "\"a.bias\" of shape [7]",
+            ),
+            (
+                "a/kernel:0",
+                &[3, 3, 8, 4],
+                None,
+                KERAS,
+                "looks like a transposed kernel",
+            ),
+            (
+                "a/kernel:0",
+                &[3, 3, 5, 4],
+                None,
+                KERAS,
+                "has 4 output channels",
+            ),
+            (
+                "params/a/kernel",
+                &[3, 3, 8, 1],
+                None,
+                FLAX,
+                "has 1 output channels",
+            ),
+        ];
+        for (weight, shape, bias, bn, message) in cases {
+            let error = fit(weight, shape, bias, bn, 8).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}

@@ -108,7 +108,7 @@ fn prefixes(
         .filter(|prefix| prefix.is_empty() || prefix.ends_with(['.', '/']))
         .filter(|prefix| {
             let there = |marker: &&str| index.is_layer(naming, &format!("{prefix}{}", own(marker)));
-            architecture.markers.iter().all(there) && !architecture.absent.iter().any(|m| there(&m))
+            architecture.markers.iter().all(there) && !architecture.absent.iter().any(there)
         })
         .map(str::to_owned)
         .collect();

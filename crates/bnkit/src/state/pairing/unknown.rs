@@ -120,6 +120,8 @@ impl Evidence {
                     evidence.certain.insert(key);
                 }
                 Ok(_) => {}
+                // The order is certain, and the kernel has one other reading.
+                Err(_) if is_ordered(candidate, bn) && transposed(candidate, bn, index) => {}
                 Err(why) => {
                     evidence.broken.entry(candidate.rule).or_insert(why);
                 }
@@ -134,7 +136,16 @@ impl Evidence {
         bn: &BatchNormGroup,
         index: &Index<'_>,
     ) -> Result<super::Layer, String> {
-        let layer = index.fit(&candidate.module, bn, Kind::Plain)?;
+        let ordered = is_ordered(candidate, bn);
+        let layer = match index.fit(&candidate.module, bn, Kind::Plain) {
+            Err(_) if ordered && transposed(candidate, bn, index) => {
+                return Err(format!(
+                    "{:?} fits as a transposed convolution only: write the pair in a file, with \"transposed: true\"",
+                    candidate.module
+                ));
+            }
+            fit => fit?,
+        };
         if let Some(why) = self.broken.get(&candidate.rule) {
             return Err(doubt(why));
         }
@@ -142,7 +153,6 @@ impl Evidence {
             .shape(bn.naming, &candidate.module)
             .unwrap_or_default();
         let module = &candidate.module;
-        let ordered = candidate.rule == 0 && bn.naming == Naming::Torch;
         let key = (candidate.rule, numberless(&bn.module));
         if !ordered && !self.certain.contains(&key) {
             return Err(format!(
@@ -158,6 +168,18 @@ impl Evidence {
     }
 }
 
+/// Whether the layer comes before the BatchNorm by its index.
+fn is_ordered(candidate: &Candidate, bn: &BatchNormGroup) -> bool {
+    candidate.rule == 0 && bn.naming == Naming::Torch
+}
+
+/// Whether the layer fits as a ConvTranspose.
+fn transposed(candidate: &Candidate, bn: &BatchNormGroup, index: &Index<'_>) -> bool {
+    index
+        .fit(&candidate.module, bn, Kind::Transposed(1))
+        .is_ok()
+}
+
 /// Whether a layer with this weight can read the BatchNorm's channels: then names do not tell which comes first.
 fn may_read(bn: &BatchNormGroup, shape: Option<&[usize]>) -> bool {
     let inputs = match (bn.naming, shape) {
@@ -165,7 +187,7 @@ fn may_read(bn: &BatchNormGroup, shape: Option<&[usize]>) -> bool {
         _ => return true,
     };
     // With groups, a multiple of the weight's own axis.
-    inputs == 0 || bn.channels % inputs == 0
+    inputs == 0 || bn.channels.is_multiple_of(inputs)
 }
 
 /// A path with its numbers taken out.

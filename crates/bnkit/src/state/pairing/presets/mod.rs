@@ -142,3 +142,45 @@ impl View<'_> {
         self.index.shape(self.naming, &module).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::pairing::pattern::Pattern;
+
+    #[test]
+    fn the_patterns_of_all_tables_are_right() {
+        for scheme in SCHEMES {
+            for architecture in scheme.architectures {
+                assert!(!architecture.name.is_empty() && !architecture.markers.is_empty());
+                let parse = |text: &str| Pattern::parse(text).unwrap();
+                for rule in architecture.rules {
+                    let Rule::Named {
+                        layer,
+                        batch_norm,
+                        with,
+                        without,
+                        ..
+                    } = rule
+                    else {
+                        continue;
+                    };
+                    let known = parse(batch_norm);
+                    for text in [layer].into_iter().chain(*with).chain(*without) {
+                        let pattern = parse(text);
+                        let unknown: Vec<_> = pattern
+                            .variables()
+                            .difference(&known.variables())
+                            .map(ToString::to_string)
+                            .collect();
+                        assert!(unknown.is_empty(), "{}: {text}", architecture.name);
+                    }
+                }
+                for (leaf, why) in architecture.leaves {
+                    parse(leaf);
+                    assert!(!why.is_empty());
+                }
+            }
+        }
+    }
+}

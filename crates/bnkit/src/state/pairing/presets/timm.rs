@@ -1,5 +1,6 @@
 //! timm's networks. Many share the modules of a few families; where members of a family differ in ε, none is told.
 
+use super::torchvision::{DENSENET, INCEPTION_V3};
 use super::{Architecture, Epsilon, Rule, Scheme};
 use crate::state::groups::Naming;
 
@@ -26,6 +27,12 @@ pub(crate) const SCHEME: Scheme = Scheme {
                 Rule::named("layer{b}.conv{n}", "layer{b}.bn{n}"),
                 Rule::named("layer{b}.downsample.0", "layer{b}.downsample.1"),
                 Rule::named("layer{b}.downsample.1", "layer{b}.downsample.2"),
+                // ResNet-RS.
+                Rule::named("maxpool.0", "maxpool.1"),
+                Rule::named("layer{b}.se.fc1", "layer{b}.se.bn"),
+                // ResNeSt's split attention.
+                Rule::named("layer{b}.conv2.conv", "layer{b}.conv2.bn0"),
+                Rule::named("layer{b}.conv2.fc1", "layer{b}.conv2.bn1"),
             ],
             epsilon: Epsilon::Known(1e-5),
             ..Architecture::BASE
@@ -69,6 +76,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
                     &[],
                     &["blocks.{b}.conv_pwl"],
                 ),
+                Rule::named("blocks.{b}.conv_s2d", "blocks.{b}.bn_s2d"),
                 // EdgeResidual.
                 Rule::when(
                     "blocks.{b}.conv_exp",
@@ -99,7 +107,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
         },
         Architecture {
             name: "mobileone",
-            markers: &["stem.conv_kxk.0.conv", "stages.0.0.0.conv_kxk.0.conv"],
+            markers: &["stem.conv_kxk.0.conv", "stages.0.0.conv_kxk.0.conv"],
             rules: &[CONV_BN],
             leaves: &[IDENTITY],
             epsilon: Epsilon::Known(1e-5),
@@ -126,9 +134,11 @@ pub(crate) const SCHEME: Scheme = Scheme {
             epsilon: Epsilon::Known(1e-5),
             ..Architecture::BASE
         },
+        DENSENET,
+        INCEPTION_V3,
         Architecture {
             name: "vgg_bn",
-            markers: &["pre_logits.fc1", "features.0", "features.3"],
+            markers: &["pre_logits.fc1", "features.0"],
             rules: &[Rule::next("features.{i}")],
             epsilon: Epsilon::Known(1e-5),
             ..Architecture::BASE

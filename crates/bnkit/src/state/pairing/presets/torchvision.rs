@@ -3,6 +3,49 @@
 use super::{Architecture, Epsilon, Rule, Scheme, View};
 use crate::state::groups::Naming;
 
+/// In timm, it has the same names.
+pub(super) const DENSENET: Architecture = Architecture {
+    name: "densenet",
+    markers: &[
+        "features.denseblock1.denselayer1.conv2",
+        "features.denseblock1.denselayer1.conv1",
+        "features.transition1.conv",
+        "features.conv0",
+    ],
+    rules: &[
+        Rule::named("features.conv0", "features.norm0"),
+        Rule::named(
+            "features.denseblock{b}.conv1",
+            "features.denseblock{b}.norm2",
+        ),
+    ],
+    leaves: &[
+        (
+            "features.denseblock{b}.norm1",
+            "it normalises a concatenation, before a ReLU",
+        ),
+        (
+            "features.transition{t}.norm",
+            "it normalises a concatenation, before a ReLU",
+        ),
+        (
+            "features.norm5",
+            "it normalises a concatenation, before a ReLU",
+        ),
+    ],
+    epsilon: Epsilon::Known(1e-5),
+    ..Architecture::BASE
+};
+
+/// In timm, it has the same names.
+pub(super) const INCEPTION_V3: Architecture = Architecture {
+    name: "inception_v3",
+    markers: &["Conv2d_1a_3x3.conv", "Mixed_5b.branch1x1.conv"],
+    rules: &[Rule::named("{p}.conv", "{p}.bn")],
+    epsilon: Epsilon::Known(1e-3),
+    ..Architecture::BASE
+};
+
 pub(crate) const SCHEME: Scheme = Scheme {
     name: "torchvision",
     naming: Naming::Torch,
@@ -23,42 +66,11 @@ pub(crate) const SCHEME: Scheme = Scheme {
             epsilon: Epsilon::Known(1e-5),
             ..Architecture::BASE
         },
-        Architecture {
-            name: "densenet",
-            markers: &[
-                "features.denseblock1.denselayer1.conv2",
-                "features.denseblock1.denselayer1.conv1",
-                "features.transition1.conv",
-                "features.conv0",
-            ],
-            rules: &[
-                Rule::named("features.conv0", "features.norm0"),
-                Rule::named(
-                    "features.denseblock{b}.conv1",
-                    "features.denseblock{b}.norm2",
-                ),
-            ],
-            leaves: &[
-                (
-                    "features.denseblock{b}.norm1",
-                    "it normalises a concatenation, before a ReLU",
-                ),
-                (
-                    "features.transition{t}.norm",
-                    "it normalises a concatenation, before a ReLU",
-                ),
-                (
-                    "features.norm5",
-                    "it normalises a concatenation, before a ReLU",
-                ),
-            ],
-            epsilon: Epsilon::Known(1e-5),
-            ..Architecture::BASE
-        },
+        DENSENET,
         Architecture {
             name: "vgg_bn",
-            markers: &["features.0", "features.4", "classifier.6"],
-            absent: &["features.0.0", "features.4.0"],
+            markers: &["classifier.6", "features.0"],
+            absent: &["features.0.0"],
             rules: &[Rule::next("features.{i}")],
             epsilon: Epsilon::ByShape(vgg),
             ..Architecture::BASE
@@ -151,21 +163,16 @@ pub(crate) const SCHEME: Scheme = Scheme {
             epsilon: Epsilon::Known(1e-3),
             ..Architecture::BASE
         },
-        Architecture {
-            name: "inception_v3",
-            markers: &["Conv2d_1a_3x3.conv", "Mixed_5b.branch1x1.conv"],
-            rules: &[Rule::named("{p}.conv", "{p}.bn")],
-            epsilon: Epsilon::Known(1e-3),
-            ..Architecture::BASE
-        },
+        INCEPTION_V3,
     ],
 };
 
 /// `features` and `classifier` are names that many networks have: the stem and the widths of VGG are asked for, too.
 fn vgg(view: &View<'_>) -> Option<f64> {
-    let vgg = view.shape("features.0") == [64, 3, 3, 3]
-        && view.shape("features.4").first() == Some(&128)
-        || view.shape("features.3") == [64, 64, 3, 3];
+    // One convolution of 64 channels and a pooling in vgg11, two in the others.
+    let second =
+        view.shape("features.4") == [128, 64, 3, 3] || view.shape("features.3") == [64, 64, 3, 3];
+    let vgg = view.shape("features.0") == [64, 3, 3, 3] && second;
     vgg.then_some(1e-5)
 }
 
