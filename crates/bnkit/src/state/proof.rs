@@ -131,12 +131,13 @@ impl Layers<'_> {
     fn after(&self, tensor: &Tensor) -> Result<Content<'_>> {
         let place = self.dict.position(&tensor.name).unwrap_or(usize::MAX);
         match self.changes.replaced.get(&place) {
-            Some(new) => self.new(new, tensor),
+            Some(new) => self.changed(new, tensor),
             None => self.before(tensor),
         }
     }
 
-    fn new(&self, new: &New, tensor: &Tensor) -> Result<Content<'_>> {
+    /// What a tensor was changed to.
+    fn changed(&self, new: &New, tensor: &Tensor) -> Result<Content<'_>> {
         match new {
             New::Folded {
                 tensor,
@@ -167,7 +168,7 @@ impl Layers<'_> {
         let content = match (&pair.layer.bias, self.changes.added.get(&place)) {
             (Some(bias), _) if after => self.after(self.tensor(bias)?)?,
             (Some(bias), _) => self.before(self.tensor(bias)?)?,
-            (None, Some((_, new))) if after => self.new(new, weight)?,
+            (None, Some((_, new))) if after => self.changed(new, weight)?,
             (None, _) => return Ok(vec![0.0; pair.batch_norm.channels]),
         };
         content.all()
