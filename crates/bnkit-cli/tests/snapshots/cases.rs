@@ -80,6 +80,14 @@ pub(crate) const CASES: &[Case] = &[
             "fold net.safetensors --graph graph.onnx",
         ],
     ),
+    exact(
+        "pair",
+        state,
+        &[
+            "pair net.safetensors",
+            "pair net.safetensors -o pairs.yaml --preset resnet",
+        ],
+    ),
     // looking
     exact(
         "inspect",
