@@ -82,11 +82,7 @@ impl Output {
             return Ok(());
         }
         let stdout = anstream::stdout().lock();
-        let written = self.write(document, &mut BufWriter::new(stdout));
-        match written {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.context("stdout: cannot be written"),
-        }
+        delivered(self.write(document, &mut BufWriter::new(stdout)))
     }
 
     fn write(&self, document: &impl Document, out: &mut dyn Write) -> io::Result<()> {
@@ -97,6 +93,20 @@ impl Output {
             Format::Github => github::write(&document.annotations(), out)?,
         }
         out.flush()
+    }
+}
+
+/// Writes what is no result but a file of its own (a script, a manual page) to stdout, byte by byte.
+pub(crate) fn raw(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    delivered(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+}
+
+/// A reader that has gone away is no error.
+fn delivered(written: io::Result<()>) -> anyhow::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("stdout: cannot be written"),
     }
 }
 

@@ -25,10 +25,24 @@ fn help_and_version_are_results() {
         assert!(run.stdout.contains("Exit codes:"), "{}", run.stdout);
         assert_eq!(run.stderr, "");
     }
-    assert_eq!(
-        here(&["--version"]).is_done().stdout,
-        concat!("bnkit ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+}
+
+#[test]
+fn the_version_says_what_was_built_but_not_when_or_where() {
+    let short = concat!("bnkit ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(here(&["-V"]).is_done().stdout, format!("{short}\n"));
+    let long = here(&["--version"]).is_done().stdout.clone();
+    let lines: Vec<&str> = long.lines().collect();
+    let [first, commit, target, compiler] = lines[..] else {
+        panic!("{long}");
+    };
+    assert_eq!(first, short);
+    let commit = commit.strip_prefix("commit: ").expect("a commit");
+    let is_hash = commit.len() >= 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert!(is_hash || commit == "not recorded", "{commit}");
+    assert!(target.starts_with("target: ") && target.contains(std::env::consts::ARCH));
+    assert!(compiler.starts_with("rustc: 1."), "{compiler}");
+    assert!(!long.contains(env!("CARGO_MANIFEST_DIR")), "{long}");
 }
 
 #[test]

@@ -16,9 +16,22 @@ use crate::Result;
 use crate::pipeline::describe_input;
 use crate::report::InputFile;
 
-/// An opened checkpoint.
+/// An opened checkpoint, of any format.
+///
+/// ```
+/// use bnkit::checkpoint::{Checkpoint, Content};
+///
+/// # fn main() -> bnkit::Result<()> {
+/// let checkpoint = Checkpoint::open("../../testdata/models/tiny_resnet.onnx".as_ref())?;
+/// match &checkpoint.content {
+///     Content::Onnx(model) => assert_eq!(model.nodes().count(), 31),
+///     Content::StateDict(dict) => println!("{} tensors", dict.tensors().len()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-pub(crate) struct Checkpoint {
+pub struct Checkpoint {
     /// The path as it was given.
     pub path: PathBuf,
     /// What is in it.
@@ -27,7 +40,8 @@ pub(crate) struct Checkpoint {
 
 /// What is in a checkpoint.
 #[derive(Debug)]
-pub(crate) enum Content {
+#[non_exhaustive]
+pub enum Content {
     /// A graph with its constants.
     Onnx(Box<Model>),
     /// Named tensors.
@@ -120,11 +134,12 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If it cannot be read, or breaks the rules of its format.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let content = if is_state_dict(path)? {
-            Content::StateDict(Box::new(StateDict::open(path)?))
-        } else {
-            Content::Onnx(Box::new(Model::open(path)?))
+    pub fn open(path: &Path) -> Result<Self> {
+        let content = match format(path)? {
+            Format::Onnx => Content::Onnx(Box::new(Model::open(path)?)),
+            Format::Safetensors | Format::SafetensorsIndex => {
+                Content::StateDict(Box::new(StateDict::open(path)?))
+            }
         };
         Ok(Self {
             path: path.to_owned(),
@@ -189,14 +204,21 @@ impl Checkpoint {
     }
 }
 
+/// The format of a checkpoint, by its content. What is nothing else is taken for ONNX, whose reader then says what is wrong.
+///
+/// # Errors
+/// If it cannot be read, or is of another well-known kind.
+pub fn format(path: &Path) -> Result<Format> {
+    let source = Source::open(path)?;
+    Ok(Format::detect(&source).map_err(|error| error.in_file(path))?)
+}
+
 /// Whether a file is a state dict, by its content; else it is (or should be) an ONNX model.
 ///
 /// # Errors
 /// If it cannot be read, or is of another well-known kind.
 pub fn is_state_dict(path: &Path) -> Result<bool> {
-    let source = Source::open(path)?;
-    let format = Format::detect(&source).map_err(|error| error.in_file(path))?;
-    Ok(format != Format::Onnx)
+    Ok(format(path)? != Format::Onnx)
 }
 
 /// What a report says of a state dict that was read.

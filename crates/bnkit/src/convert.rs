@@ -20,9 +20,9 @@ use bnkit_model::DType;
 use bnkit_model::format::Format;
 use bnkit_model::onnx::Model;
 use bnkit_model::safetensors::StateDict;
-use bnkit_model::source::Source;
 use rayon::prelude::*;
 
+use crate::checkpoint::format;
 use crate::pipeline::{Phase, Progress, describe_input};
 use crate::report::Tool;
 use crate::{Error, Result, hash};
@@ -65,6 +65,23 @@ pub struct ConvertJob {
     pub stats_only: bool,
     /// The most bytes of tensors that a file may have, before there are several.
     pub max_shard_size: Option<u64>,
+}
+
+impl ConvertJob {
+    /// Converts `input` to what the name of `output` says, with its types as they are and in one file.
+    pub fn new(input: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
+        Self {
+            input: input.into(),
+            weights: None,
+            output: output.into(),
+            force: false,
+            hash: false,
+            dtype: None,
+            keep_statistics: false,
+            stats_only: false,
+            max_shard_size: None,
+        }
+    }
 }
 
 /// A float type that can be asked for.
@@ -144,11 +161,6 @@ pub fn convert(job: &ConvertJob, progress: &dyn Progress) -> Result<ConvertRepor
         (Format::Onnx, None, _) => into_state::from_onnx(job, kind, progress),
         (_, None, _) => into_state::from_state(job, kind, progress),
     }
-}
-
-fn format(path: &Path) -> Result<Format> {
-    let source = Source::open(path)?;
-    Ok(Format::detect(&source).map_err(|error| error.in_file(path))?)
 }
 
 fn request(path: &Path, why: &str) -> Error {

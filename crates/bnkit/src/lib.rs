@@ -2,11 +2,13 @@
 //!
 //! A job is one function: [`pipeline::fold`] opens a model, plans, proves, writes and reports. Each step is a public
 //! function too: [`fold::plan`] decides without changing anything, [`fold::Plan::apply`] gives the folded model,
-//! [`verify::prove`] proves it, and `bnkit_model::onnx::Model::save` writes it.
+//! [`verify::prove`] proves it, and [`model::onnx::Model::save`] writes it. A job struct has a `new` with what must be said,
+//! and public fields for the rest. A "no" (not equivalent, drifted) is in the report's `failure`; errors are for what could
+//! not be done. Progress goes to a [`pipeline::Progress`], calibrations end early by a [`calibrate::Interrupt`].
 //!
 //! ```
 //! use bnkit::fold::{Options, plan};
-//! use bnkit_model::onnx::Model;
+//! use bnkit::model::onnx::Model;
 //!
 //! # fn main() -> bnkit::Result<()> {
 //! let model = Model::open("../../testdata/models/tiny_resnet.onnx".as_ref())?;
@@ -19,7 +21,7 @@
 mod affine;
 pub mod calibrate;
 mod chain;
-mod checkpoint;
+pub mod checkpoint;
 mod clean;
 pub mod convert;
 pub mod data;
@@ -41,6 +43,10 @@ pub mod unfold;
 pub mod verify;
 
 pub use error::{Error, Result};
+
+/// Models, tensors and file formats: the crate `bnkit-model` in the version that this crate takes and gives, so that a program
+/// needs to depend on `bnkit` alone.
+pub use bnkit_model as model;
 
 /// The examples of the README, as tests.
 #[cfg(doctest)]

@@ -52,6 +52,24 @@ pub struct UnfoldJob {
     pub verify: Option<VerifyOptions>,
 }
 
+impl UnfoldJob {
+    /// Brings the BatchNorms that `stats` keeps back into `input`, proves the result equal and writes it to `output`.
+    pub fn new(
+        input: impl Into<PathBuf>,
+        stats: impl Into<PathBuf>,
+        output: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            input: input.into(),
+            stats: stats.into(),
+            output: output.into(),
+            force: false,
+            hash: false,
+            verify: Some(VerifyOptions::default()),
+        }
+    }
+}
+
 /// A BatchNorm that is back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Restored {

@@ -54,7 +54,6 @@ impl Batches {
             bail!("--data PATH is missing: what is the network to run on?");
         };
         Ok(DataOptions {
-            path: path.clone(),
             preprocess: self.preprocess.clone(),
             shapes: self.shapes.clone(),
             batch_size: self.batch_size.get(),
@@ -62,6 +61,7 @@ impl Batches {
             max_batches: self.max_batches.map(NonZeroUsize::get),
             max_samples: self.max_samples.map(NonZeroUsize::get),
             shuffle: self.seed,
+            ..DataOptions::new(path)
         })
     }
 }

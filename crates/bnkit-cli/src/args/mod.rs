@@ -4,6 +4,7 @@
 //! the command that obeys them, because an option may come from the configuration file too.
 
 pub(crate) mod batches;
+pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod data;
 pub(crate) mod diff;
@@ -11,6 +12,7 @@ pub(crate) mod explain;
 pub(crate) mod fold;
 pub(crate) mod fold_after;
 pub(crate) mod inspect;
+pub(crate) mod man;
 pub(crate) mod merge;
 pub(crate) mod method;
 pub(crate) mod pair;
@@ -34,13 +36,24 @@ Exit codes:
   1  the answer is no: not equivalent, drifted or bad statistics, a --require… missed; no model is written
   2  it could not work: bad arguments, unreadable or unsupported input, I/O; no model is written";
 
+/// What `--version` says; `-V` stops after the first line.
+const BUILD: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("BNKIT_BUILD_COMMIT"),
+    "\ntarget: ",
+    env!("BNKIT_BUILD_TARGET"),
+    "\nrustc: ",
+    env!("BNKIT_BUILD_RUSTC"),
+);
+
 /// Fold BatchNorm out of trained checkpoints, exactly, and prove it
 ///
 /// bnkit takes an ONNX model whose BatchNorm layers still carry running statistics and turns it into an eval-only model
 /// that computes the same: every BatchNorm that can be folded exactly becomes part of its neighbours' constants,
 /// every other one stays and you are told why.
 #[derive(Debug, Parser)]
-#[command(name = "bnkit", version, propagate_version = true, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "bnkit", version, long_version = BUILD, propagate_version = true, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -63,4 +76,6 @@ pub(crate) enum Command {
     Unfold(unfold::Unfold),
     Convert(convert::Convert),
     Explain(explain::Explain),
+    Completions(completions::Completions),
+    Man(man::Man),
 }

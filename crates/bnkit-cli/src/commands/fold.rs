@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use bnkit::checkpoint;
 use bnkit::fold::Options;
 use bnkit::pipeline::{self, FoldJob};
 use bnkit::state::{self, PairingSource, StateFoldJob};
@@ -18,7 +19,7 @@ pub(super) fn run(args: &Fold, force: bool, output: &Output) -> anyhow::Result<A
     if args.no_verify && args.proof.end_to_end() {
         bail!("--require end-to-end asks for a proof and --no-verify forbids it");
     }
-    let format = target::format(&args.model)?;
+    let format = checkpoint::format(&args.model)?;
     let out = args
         .output
         .clone()

@@ -1,10 +1,12 @@
 //! What each command does with its arguments: check them, call the library once, print, and answer yes or no.
 
+mod completions;
 mod convert;
 mod diff;
 mod explain;
 mod fold;
 mod inspect;
+mod man;
 mod merge;
 mod pair;
 mod recalibrate;
@@ -50,6 +52,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
         Command::Unfold(args) => unfold::run(&args, cli.shared.force, &output),
         Command::Convert(args) => convert::run(&args, cli.shared.force, &output),
         Command::Explain(args) => explain::run(&args, &output),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

@@ -98,7 +98,7 @@ fn destination(args: &Recalibrate, folded: bool) -> anyhow::Result<Option<PathBu
     match out {
         Some(out) => Ok(Some(out)),
         None => {
-            let format = target::format(&args.model)?;
+            let format = bnkit::checkpoint::format(&args.model)?;
             Ok(Some(target::recalibrated(format, &args.model, folded)))
         }
     }

@@ -5,15 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use bnkit_model::format::Format;
-use bnkit_model::source::Source;
 
 use crate::output;
-
-/// The format of a checkpoint, by its content.
-pub(super) fn format(model: &Path) -> anyhow::Result<Format> {
-    let source = Source::open(model)?;
-    Format::detect(&source).map_err(|error| error.in_file(model).into())
-}
 
 /// What an output beside the input is called, in the format of the input.
 pub(super) fn beside_as(format: Format, model: &Path, ending: &str) -> PathBuf {

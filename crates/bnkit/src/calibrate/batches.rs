@@ -250,10 +250,11 @@ fn source(
     limit: usize,
 ) -> Result<Source> {
     let path = options.path.as_path();
-    if is_folder_of_images(path) {
-        return images(specs, options, path);
-    }
-    let set = data::load(path)?;
+    let set = match &options.tensors {
+        Some(set) => set.clone(),
+        None if is_folder_of_images(path) => return images(specs, options, path),
+        None => data::load(path)?,
+    };
     // One sample at a time, whatever size of batch the model declares.
     let mut single = specs.to_vec();
     for spec in single.iter_mut().filter(|_| fixed.is_some()) {

@@ -49,6 +49,18 @@ pub struct FoldAfter {
     pub require_all_folded: bool,
 }
 
+impl Default for FoldAfter {
+    /// With the proof and all defaults of a fold.
+    fn default() -> Self {
+        Self {
+            fold: fold::Options::default(),
+            verify: Some(VerifyOptions::default()),
+            require_end_to_end: false,
+            require_all_folded: false,
+        }
+    }
+}
+
 /// A `recalibrate` to do.
 #[derive(Debug, Clone)]
 pub struct RecalibrateJob {
@@ -234,6 +246,19 @@ pub struct StatsJob {
     pub selection: Selection,
 }
 
+impl StatsJob {
+    /// The statistics of all BatchNorms of `input`; nothing is written.
+    pub fn new(input: impl Into<PathBuf>) -> Self {
+        Self {
+            input: input.into(),
+            output: None,
+            force: false,
+            hash: false,
+            selection: Selection::default(),
+        }
+    }
+}
+
 /// A `merge` to do.
 #[derive(Debug, Clone)]
 pub struct MergeJob {
@@ -251,4 +276,23 @@ pub struct MergeJob {
     pub stability: Stability,
     /// Fold the result too.
     pub fold: Option<FoldAfter>,
+}
+
+impl MergeJob {
+    /// Puts `partials` together into `output`, a copy of `input` with their statistics.
+    pub fn new(
+        partials: impl IntoIterator<Item = impl Into<PathBuf>>,
+        input: impl Into<PathBuf>,
+        output: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            partials: partials.into_iter().map(Into::into).collect(),
+            input: input.into(),
+            output: Some(output.into()),
+            force: false,
+            hash: false,
+            stability: Stability::default(),
+            fold: None,
+        }
+    }
 }

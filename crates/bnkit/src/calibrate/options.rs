@@ -5,9 +5,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bnkit_model::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::data::preprocess::Preprocess;
+use crate::data::{DataSet, NamedTensor};
 use crate::{Error, Result};
 
 /// How batch statistics become running statistics; formulas: the section "Recalibration" of the documentation.
@@ -137,8 +139,10 @@ pub struct Selection {
 /// Which data, and how it is cut into batches.
 #[derive(Debug, Clone)]
 pub struct DataOptions {
-    /// A file, a folder of files, or a folder of images.
+    /// A file, a folder of files, or a folder of images; what messages and reports call the data.
     pub path: PathBuf,
+    /// Samples in memory: these are taken, and nothing is read at `path`.
+    pub tensors: Option<DataSet>,
     /// What is done to images; needed for a folder of images.
     pub preprocess: Option<Preprocess>,
     /// Shapes of inputs that the user fixed: name ("" for the only input) and dimensions.
@@ -160,6 +164,7 @@ impl DataOptions {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            tensors: None,
             preprocess: None,
             shapes: Vec::new(),
             batch_size: 32,
@@ -167,6 +172,25 @@ impl DataOptions {
             max_batches: None,
             max_samples: None,
             shuffle: None,
+        }
+    }
+}
+
+impl DataOptions {
+    /// Samples that a program has in memory: input names with tensors whose leading axis runs over samples, `[n, c, h, w]` for
+    /// images. A model with one input takes the name "". Several tensors of one name follow one another.
+    pub fn of_tensors<N: Into<String>>(tensors: impl IntoIterator<Item = (N, Tensor)>) -> Self {
+        let path = PathBuf::from("(memory)");
+        let named = tensors.into_iter().map(|(name, tensor)| NamedTensor {
+            name: name.into(),
+            tensor,
+            source: path.clone(),
+        });
+        Self {
+            tensors: Some(DataSet {
+                tensors: named.collect(),
+            }),
+            ..Self::new(path.clone())
         }
     }
 }
@@ -257,11 +281,18 @@ impl Default for DriftLimits {
     }
 }
 
-/// Set from outside (by Ctrl-C, say) to end a job between two batches.
+/// Set from outside (by Ctrl-C or another thread) to end a job between two batches. A clone is the same request: keep one and
+/// give one to the job. A job that is ended writes nothing and gives [`Error::Interrupted`], except a shard, whose partial
+/// file then holds the batches that had run and says that it is not complete.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(pub Arc<AtomicBool>);
 
 impl Interrupt {
+    /// Asks the job to end; from any thread, as often as wanted.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the job is to end.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -52,6 +52,30 @@ pub struct StateFoldJob {
     pub require_all_folded: bool,
 }
 
+impl StateFoldJob {
+    /// Folds `input` into `output` by what `source` says, with the proof and all defaults.
+    pub fn new(
+        input: impl Into<PathBuf>,
+        source: PairingSource,
+        output: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            input: input.into(),
+            output: Some(output.into()),
+            force: false,
+            hash: false,
+            provenance: false,
+            source,
+            epsilon: None,
+            identity: false,
+            fold: Options::default(),
+            verify: Some(VerifyOptions::default()),
+            require_end_to_end: false,
+            require_all_folded: false,
+        }
+    }
+}
+
 /// What says which layer feeds which BatchNorm, most trustworthy first.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PairingSource {

@@ -27,6 +27,19 @@ pub struct PairJob {
     pub epsilon: Option<f64>,
 }
 
+impl PairJob {
+    /// Proposes pairs for `input`; nothing is written.
+    pub fn new(input: impl Into<PathBuf>) -> Self {
+        Self {
+            input: input.into(),
+            output: None,
+            force: false,
+            preset: None,
+            epsilon: None,
+        }
+    }
+}
+
 /// What was proposed: schema `bnkit.pair/1`.
 #[derive(Debug, Clone, Serialize)]
 pub struct PairingReport {
