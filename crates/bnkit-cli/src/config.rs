@@ -364,7 +364,7 @@ mod tests {
         );
         assert_eq!(
             error("\nfodl:\n"),
-            "c.yaml:2: unknown section \"fodl\": there are fold, inspect, recalibrate, validate, run, stats, merge, verify, diff, unfold, explain, preprocess"
+            "c.yaml:2: unknown section \"fodl\": there are fold, inspect, recalibrate, validate, run, stats, merge, verify, diff, pair, unfold, convert, explain, completions, man, preprocess"
         );
         assert_eq!(
             error("fold:\n  samples: 0\n"),

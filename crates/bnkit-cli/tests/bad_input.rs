@@ -170,18 +170,12 @@ fn the_graph_that_the_others_break_is_fine() {
 #[test]
 fn files_that_are_no_models() {
     rejects(b"", &["empty"]);
-    rejects(
-        b"<html><body>404</body></html>\n",
-        &["not a readable ONNX model", "a web page"],
-    );
+    rejects(b"<html><body>404</body></html>\n", &["a web page"]);
     rejects(
         b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01",
         &["not a readable ONNX model"],
     );
-    rejects(
-        b"PK\x03\x04\x14\0\0\0\0\0\0\0",
-        &["not a readable ONNX model", "a ZIP archive"],
-    );
+    rejects(b"PK\x03\x04\x14\0\0\0\0\0\0\0", &["a ZIP archive"]);
     // A claimed length of 2^60 bytes.
     rejects(
         &[0x3a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10],

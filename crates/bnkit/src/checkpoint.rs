@@ -26,6 +26,7 @@ use crate::report::InputFile;
 /// match &checkpoint.content {
 ///     Content::Onnx(model) => assert_eq!(model.nodes().count(), 31),
 ///     Content::StateDict(dict) => println!("{} tensors", dict.tensors().len()),
+///     _ => {}
 /// }
 /// # Ok(())
 /// # }
