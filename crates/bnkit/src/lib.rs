@@ -19,6 +19,7 @@
 mod affine;
 pub mod calibrate;
 mod chain;
+pub mod check;
 mod checkpoint;
 mod clean;
 pub mod convert;
