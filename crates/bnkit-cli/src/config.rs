@@ -16,6 +16,9 @@ const NOT_HERE: [&str; 3] = ["config", "help", "version"];
 /// The section, and the option, that says what is done to images.
 const PREPROCESS: &str = "preprocess";
 
+/// Options whose values can be descriptions by name in the file, or a list of them.
+const DESCRIBED: [&str; 2] = [PREPROCESS, "suppress"];
+
 /// The command with the defaults that the file at `path` asks for, if the command named `running` is to run. The other
 /// sections are checked all the same: a typo should not wait for its day.
 pub(crate) fn apply(command: Command, running: &str, path: &Path) -> anyhow::Result<Command> {
@@ -151,9 +154,14 @@ fn default(
 
 /// The words that a value stands for.
 fn values(arg: &Arg, value: &Value) -> Result<Vec<String>, &'static str> {
+    let described = arg.get_long().is_some_and(|name| DESCRIBED.contains(&name));
     let scalar = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
+        // The option takes a description in words, too: JSON is YAML.
+        Value::Mapping(_) if described => {
+            serde_json::to_string(value).map_err(|_| "expected names and values")
+        }
         _ => Err("expected a text or a number"),
     };
     match (arg.get_action(), value) {
@@ -161,11 +169,6 @@ fn values(arg: &Arg, value: &Value) -> Result<Vec<String>, &'static str> {
         (ArgAction::SetTrue, _) => Err("expected true or false"),
         (ArgAction::Append, Value::Sequence(list)) => list.iter().map(scalar).collect(),
         (_, Value::Sequence(_)) => Err("expected one value, not a list"),
-        // The option takes a description in words, too: JSON is YAML.
-        (_, Value::Mapping(_)) if arg.get_long() == Some(PREPROCESS) => {
-            let words = serde_json::to_string(value);
-            Ok(vec![words.map_err(|_| "expected names and values")?])
-        }
         _ => Ok(vec![scalar(value)?]),
     }
 }
@@ -364,7 +367,7 @@ mod tests {
         );
         assert_eq!(
             error("\nfodl:\n"),
-            "c.yaml:2: unknown section \"fodl\": there are fold, inspect, recalibrate, validate, run, stats, merge, verify, diff, pair, unfold, convert, explain, completions, man, preprocess"
+            "c.yaml:2: unknown section \"fodl\": there are fold, check, inspect, recalibrate, validate, run, stats, merge, verify, diff, pair, unfold, convert, explain, completions, man, preprocess"
         );
         assert_eq!(
             error("fold:\n  samples: 0\n"),

@@ -335,15 +335,17 @@ fn droppable(model: &Model, values: &[ValueId]) -> Option<Vec<ValueId>> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DropoutMode {
+pub(crate) enum DropoutMode {
+    /// Passes its data on.
     Eval,
+    /// Drops elements.
     Training,
     /// Decided at run time.
     Unknown,
 }
 
 /// Opset 1 and 6: is_test; 7 and 10: always eval; from 12 on the third input says.
-fn dropout_mode(context: &Context<'_>, node: NodeId) -> DropoutMode {
+pub(crate) fn dropout_mode(context: &Context<'_>, node: NodeId) -> DropoutMode {
     match context.opset(node) {
         ..7 => match context.int(node, "is_test", 0) {
             Ok(0) => DropoutMode::Training,

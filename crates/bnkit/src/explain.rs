@@ -3,6 +3,7 @@
 //! The texts of rules stand in the headers of their files (`fold/absorb/*.rs`); those of refusals and findings are here.
 
 use crate::calibrate;
+use crate::check;
 use crate::fold::absorb::{ABSORBERS, QUANTISED};
 use crate::fold::{LOWERING, merge};
 use crate::{inspect, norms, state};
@@ -18,6 +19,8 @@ pub enum Kind {
     Warning,
     /// An error in the statistics.
     Error,
+    /// Something that `check` looks for, at a level that can be set.
+    Check,
 }
 
 /// A code and what it means.
@@ -44,6 +47,7 @@ pub fn all() -> Vec<Explanation> {
         .chain(calibrate::EXPLANATIONS.iter().copied())
         .chain(state::EXPLANATIONS.iter().copied())
         .chain([inspect::state::INCOMPLETE_GROUP])
+        .chain(check::explanations())
         .collect();
     all.sort_by_key(|explanation| (explanation.kind, explanation.code));
     all.dedup();
@@ -380,7 +384,8 @@ What to do: nothing is wrong with the model; the BatchNorm stays (or becomes Mul
         "dead-channel",
         "a scale of 0 makes a channel constant",
         "\
-γ is 0 in some channels: they are the same for every input. The fold is right; the channels could be pruned.",
+γ is 0 in some channels: they are the same for every input. The fold is right; the channels could be pruned. `check` reports
+channels whose γ is as good as 0, too (below 1e-7 of 1 and of the layer's largest), as weight decay leaves them.",
     ),
     entry(
         Warning,

@@ -177,7 +177,7 @@ fn batch_norm(
 }
 
 /// The name of the tensor behind a value: exporters put Identity nodes before shared ones.
-fn origin_name(model: &Model, mut value: ValueId) -> String {
+pub(crate) fn origin_name(model: &Model, mut value: ValueId) -> String {
     for _ in 0..16 {
         match model.value(value).origin {
             Origin::Node(node, 0) if model.node(node).is("Identity") => {

@@ -21,6 +21,7 @@
 mod affine;
 pub mod calibrate;
 mod chain;
+pub mod check;
 pub mod checkpoint;
 mod clean;
 pub mod convert;

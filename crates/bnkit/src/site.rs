@@ -8,6 +8,8 @@ use crate::fold::Context;
 use crate::refusal::{Answer, Stop};
 use crate::report::{Finding, Refusal, Warning};
 
+mod health;
+
 /// The operator that this crate exists for.
 pub const BATCH_NORMALIZATION: &str = "BatchNormalization";
 
@@ -125,7 +127,11 @@ impl Parameters {
             findings: Vec::new(),
             warnings: Vec::new(),
         };
-        parameters.examine(context.model, node);
+        let tensor = |slot: usize| {
+            let value = context.model.node(node).input(slot);
+            value.map_or("", |value| context.model.value(value).name.as_str())
+        };
+        parameters.examine(context.model.label(node), tensor);
         Ok(parameters)
     }
 
@@ -143,69 +149,6 @@ impl Parameters {
             &self.variance,
             self.epsilon,
         )
-    }
-
-    /// Finds values that no fold can be right with, and values that deserve a word.
-    fn examine(&mut self, model: &Model, node: NodeId) {
-        let label = model.label(node).to_owned();
-        let tensor = |slot: usize| {
-            let value = model
-                .node(node)
-                .input(slot)
-                .map(|value| model.value(value).name.as_str());
-            format!("tensor \"{}\"", value.unwrap_or(""))
-        };
-        let vectors = [&self.gamma, &self.beta, &self.mean, &self.variance];
-        for ((slot, role), values) in ROLES.into_iter().zip(vectors) {
-            if let Some(channel) = values.iter().position(|value| !value.is_finite()) {
-                let found = values[channel];
-                let count = values.iter().filter(|value| !value.is_finite()).count();
-                self.findings.push(Finding {
-                    code: "bad-statistics",
-                    node: label.clone(),
-                    message: format!(
-                        "{}: {role} is {found} in channel {channel} ({count} such channels)",
-                        tensor(slot)
-                    ),
-                });
-            }
-        }
-        let bad = |variance: &&f64| variance.is_finite() && *variance + self.epsilon <= 0.0;
-        if let Some(channel) = self.variance.iter().position(|variance| bad(&variance)) {
-            let count = self.variance.iter().filter(bad).count();
-            self.findings.push(Finding {
-                code: "bad-statistics",
-                node: label,
-                message: format!(
-                    "{}: variance + epsilon is {:e} in channel {channel}, not positive ({count} such channels)",
-                    tensor(4),
-                    self.variance[channel] + self.epsilon
-                ),
-            });
-        }
-        let dead = self.gamma.iter().filter(|&&gamma| gamma == 0.0).count();
-        if dead > 0 {
-            self.warnings.push(Warning {
-                code: "dead-channel",
-                message: format!(
-                    "scale is 0 in {dead} of {} channels: they are constant",
-                    self.gamma.len()
-                ),
-            });
-        }
-        // Both conditions: a channel that is really constant has variance 0 and is amplified most of all.
-        let tiny = |variance: &&f64| **variance < self.epsilon * 1e-2;
-        let tiny = self.variance.iter().filter(tiny).count();
-        if tiny > 0 {
-            self.warnings.push(Warning {
-                code: "tiny-variance",
-                message: format!(
-                    "variance is far below epsilon in {tiny} of {} channels: they are amplified up to {:.0}×",
-                    self.variance.len(),
-                    1.0 / self.epsilon.sqrt()
-                ),
-            });
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bnkit::explain::{Kind, all};
 
-const KINDS: [(Kind, &str); 4] = [
+const KINDS: [(Kind, &str); 5] = [
     (
         Kind::Rule,
         "Rules: what takes a BatchNorm, or what becomes of it",
@@ -13,6 +13,7 @@ const KINDS: [(Kind, &str); 4] = [
     (Kind::Refusal, "Refusals: why something stays"),
     (Kind::Warning, "Warnings"),
     (Kind::Error, "Errors"),
+    (Kind::Check, "Checks: what `check` looks for besides"),
 ];
 
 fn sources() -> PathBuf {

@@ -4,6 +4,7 @@
 //! the command that obeys them, because an option may come from the configuration file too.
 
 pub(crate) mod batches;
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod data;
@@ -33,7 +34,7 @@ use clap::{Parser, Subcommand};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, nothing to object to
-  1  the answer is no: not equivalent, drifted or bad statistics, a --require… missed; no model is written
+  1  the answer is no: not equivalent, drifted or bad statistics, a check failed, a --require… missed; no model is written
   2  it could not work: bad arguments, unreadable or unsupported input, I/O; no model is written";
 
 /// What `--version` says; `-V` stops after the first line.
@@ -64,6 +65,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Fold(fold::Fold),
+    Check(check::Check),
     Inspect(inspect::Inspect),
     Recalibrate(recalibrate::Recalibrate),
     Validate(validate::Validate),

@@ -1,8 +1,9 @@
-//! Values that need more than a type: shapes, tolerances, methods, shards, preprocessing.
+//! Values that need more than a type: shapes, tolerances, methods, shards, preprocessing, suppressions.
 
 use std::path::Path;
 
 use bnkit::calibrate::{Convention, Method, Shard};
+use bnkit::check::Suppression;
 use bnkit::data::preprocess::{Preprocess, Preset};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
@@ -39,6 +40,12 @@ pub(super) fn factor(text: &str) -> Result<f64, String> {
 
 /// `I/N` with I from 1 to N.
 pub(super) fn shard(text: &str) -> Result<Shard, String> {
+    text.parse()
+        .map_err(|error: bnkit::Error| error.to_string())
+}
+
+/// `CODE:GLOB=REASON`, or the three in braces.
+pub(super) fn suppression(text: &str) -> Result<Suppression, String> {
     text.parse()
         .map_err(|error: bnkit::Error| error.to_string())
 }

@@ -1,5 +1,6 @@
 //! What each command does with its arguments: check them, call the library once, print, and answer yes or no.
 
+mod check;
 mod completions;
 mod convert;
 mod diff;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
     let output = Output::new(&cli.shared);
     match cli.command {
         Command::Fold(args) => fold::run(&args, cli.shared.force, &output),
+        Command::Check(args) => check::run(&args, &output),
         Command::Inspect(args) => inspect::run(&args, &output),
         Command::Recalibrate(args) => recalibrate::run(&args, cli.shared.force, &output),
         Command::Validate(args) => validate::run(&args, &output),

@@ -38,11 +38,12 @@ struct Entry {
 const SCHEMA: &str = "bnkit.explain/1";
 
 /// The kinds in the order in which they are listed, and what each is.
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 5] = [
     ("rule", "Rules: how a BatchNorm is folded"),
     ("refusal", "Refusals: why a BatchNorm stays"),
     ("warning", "Warnings: worth knowing, changing nothing"),
     ("error", "Errors: bad statistics, exit code 1"),
+    ("check", "Checks: what bnkit check looks for besides"),
 ];
 
 impl Explanations {
@@ -79,6 +80,7 @@ impl Entry {
             Kind::Refusal => "refusal",
             Kind::Warning => "warning",
             Kind::Error => "error",
+            Kind::Check => "check",
         };
         Self {
             code,

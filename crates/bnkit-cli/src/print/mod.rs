@@ -3,6 +3,7 @@
 //! Everything here turns a finished result into characters; nothing is decided here.
 
 mod calibrate;
+mod check;
 mod convert;
 mod diff;
 pub(crate) mod explain;

@@ -8,8 +8,9 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::model::{AttributeValue, External, Model, Payload};
+use super::model::{AttributeValue, External, Model, Payload, TensorDef};
 use crate::source::Source;
+use crate::tensor::element_count;
 use crate::{Error, Result};
 
 /// The external files that were opened so far, by their location as the model says it.
@@ -54,6 +55,33 @@ impl Model {
     pub(crate) fn named_externals(&self) -> impl Iterator<Item = PathBuf> {
         let named = self.externals.named.iter();
         named.filter_map(|location| contained(self.dir()?, location).ok())
+    }
+
+    /// External tensors whose data cannot be had from the model's own folder: the tensor's name (for an attribute, the node's) and why.
+    pub fn external_faults(&self) -> Vec<(String, Error)> {
+        let initializers = self.values.iter().filter_map(|value| {
+            let tensor = value.tensor.as_ref()?;
+            Some((value.name.as_str(), tensor))
+        });
+        let attributes = self.nodes().flat_map(|(id, node)| {
+            let label = self.label(id);
+            node.attributes
+                .iter()
+                .filter_map(move |attribute| match &attribute.value {
+                    AttributeValue::Tensor(tensor) => Some((label, tensor)),
+                    _ => None,
+                })
+        });
+        let fault = |(name, tensor): (&str, &TensorDef)| match &tensor.payload {
+            Payload::External(external) => {
+                let bytes =
+                    element_count(&tensor.dims).and_then(|count| tensor.dtype.byte_len(count));
+                let error = self.external(external, bytes).err()?;
+                Some((name.to_owned(), error))
+            }
+            _ => None,
+        };
+        initializers.chain(attributes).filter_map(fault).collect()
     }
 
     /// The file that `external` names, and the range in it of a tensor of `bytes` bytes (`None`: unknown).

@@ -267,7 +267,10 @@ pub(crate) fn vector(dict: &StateDict, name: &str) -> Result<(String, Vec<f64>)>
 }
 
 /// A single integer; `None` if it is no integer.
-fn number(dict: &StateDict, name: &str) -> Result<Option<i64>> {
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn number(dict: &StateDict, name: &str) -> Result<Option<i64>> {
     let Some(tensor) = dict.tensor(name) else {
         return Ok(None);
     };

@@ -163,7 +163,8 @@ fn norms(report: &RunReport, full: bool) -> Table {
     table
 }
 
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+/// Words in lines of at most `width` letters; a word that is longer has a line of its own.
+pub(in crate::print) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines.len() - 1;

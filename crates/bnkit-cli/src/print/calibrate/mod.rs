@@ -7,6 +7,8 @@ pub(super) mod parts;
 mod stats;
 mod validate;
 
+pub(super) use look::wrapped;
+
 use bnkit::calibrate::{DataUsed, LayerName, MethodUsed, Sampling};
 
 use super::units::{grouped, range, short};

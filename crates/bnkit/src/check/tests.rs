@@ -1,0 +1,1 @@
+//! Each rule with a model that trips it and one that does not.
