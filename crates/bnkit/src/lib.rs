@@ -32,6 +32,7 @@ mod hash;
 pub mod inspect;
 mod norms;
 pub mod pipeline;
+pub mod profile;
 mod refusal;
 pub mod report;
 pub mod route;
