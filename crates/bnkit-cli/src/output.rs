@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use crate::args::report::{ReportFile, ReportForm};
 use crate::args::shared::{Format, Shared};
 use crate::print::plain::{Guard, plain, plain_json};
-use crate::print::{Detail, Document, github};
+use crate::print::{self, Detail, Document, github};
 
 const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
@@ -42,6 +42,12 @@ impl Output {
     /// Whether somebody will read hashes.
     pub(crate) fn wants_hashes(&self) -> bool {
         matches!(self.format, Format::Json | Format::Yaml) || !self.reports.is_empty()
+    }
+
+    /// Whether somebody will look at plots.
+    pub(crate) fn wants_plots(&self) -> bool {
+        let mut reports = self.reports.iter();
+        reports.any(|report| report.form == ReportForm::Html)
     }
 
     /// Whether a text is not wanted, as long as there is nothing to object to.
@@ -116,6 +122,9 @@ fn write_report(document: &impl Document, path: &Path, form: ReportForm) -> io::
         ReportForm::Json => json(document, &mut file)?,
         ReportForm::Yaml => yaml(document, &mut file)?,
         ReportForm::Markdown => document.markdown(&mut file)?,
+        ReportForm::Html => print::html(document, &mut file)?,
+        ReportForm::Junit => print::junit(document, &mut file)?,
+        ReportForm::Sarif => print::sarif(document, &mut file)?,
     }
     file.flush()
 }

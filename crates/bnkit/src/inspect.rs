@@ -76,6 +76,7 @@ pub fn inspect(path: &Path, options: &Options, with_hash: bool) -> Result<Inspec
         batch_norms,
         chains: plan.chains,
         data_norms,
+        profiles: Vec::new(),
     })
 }
 

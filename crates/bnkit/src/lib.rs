@@ -35,6 +35,7 @@ mod hash;
 pub mod inspect;
 mod norms;
 pub mod pipeline;
+pub mod profile;
 mod refusal;
 pub mod report;
 pub mod route;

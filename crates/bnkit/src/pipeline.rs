@@ -136,6 +136,7 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         failure: None,
         verification,
         kept_stats: None,
+        profiles: Vec::new(),
         state: None,
         output: None,
     };
@@ -314,5 +315,6 @@ pub fn verify(
         a,
         b,
         verification,
+        failure: None,
     })
 }

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 
 mod norms;
+mod profile;
 
 use serde::Serialize;
 
 pub use crate::state::{Binding, PairReport, StateReport};
 pub use norms::{AffineNode, Chain, ChainKind, DataNorm};
+pub use profile::{AbsorbingWeight, Profile, Spread, WeightRange};
 
 /// Name and version of the program that wrote a report.
 #[derive(Debug, Clone, Serialize)]
@@ -260,6 +262,9 @@ pub struct FoldReport {
     /// The file that `unfold` needs, if one was asked for and written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_stats: Option<String>,
+    /// What a page draws of each BatchNorm; empty unless [`crate::profile::profiles`] was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<Profile>,
     /// For a state dict: where its pairs come from, and what happens to its tensors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<StateReport>,
@@ -381,6 +386,9 @@ pub struct VerifyReport {
     pub b: InputFile,
     /// The comparison.
     pub verification: Verification,
+    /// Why the answer is "no" (exit code 1), in one sentence: whoever asked judges, the comparison does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// The outcome of `inspect`: schema `bnkit.inspect/1`.
@@ -414,6 +422,9 @@ pub struct InspectReport {
     /// Normalisations that cannot be folded, because their statistics come from the data.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub data_norms: Vec<DataNorm>,
+    /// What a page draws of each BatchNorm; empty unless [`crate::profile::profiles`] was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<Profile>,
     /// What usually explains that there is no BatchNorm, if there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,

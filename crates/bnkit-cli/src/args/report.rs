@@ -15,6 +15,9 @@ pub(crate) enum ReportForm {
     Json,
     Yaml,
     Markdown,
+    Html,
+    Junit,
+    Sarif,
 }
 
 impl ReportFile {
@@ -26,7 +29,15 @@ impl ReportFile {
             Some("json") => ReportForm::Json,
             Some("yaml" | "yml") => ReportForm::Yaml,
             Some("md") => ReportForm::Markdown,
-            _ => return Err("a report ends in .json, .yaml, .yml or .md".to_owned()),
+            Some("html" | "htm") => ReportForm::Html,
+            Some("xml") => ReportForm::Junit,
+            Some("sarif") => ReportForm::Sarif,
+            _ => {
+                return Err(
+                    "a report ends in .json, .yaml, .yml, .md, .html, .xml (JUnit) or .sarif"
+                        .to_owned(),
+                );
+            }
         };
         Ok(Self { path, form })
     }
@@ -42,7 +53,10 @@ mod tests {
         assert_eq!(form("a/b.json"), Ok(ReportForm::Json));
         assert_eq!(form("b.YML"), Ok(ReportForm::Yaml));
         assert_eq!(form("b.c.md"), Ok(ReportForm::Markdown));
-        for other in ["b", "b.html", ".json", "json"] {
+        assert_eq!(form("b.html"), Ok(ReportForm::Html));
+        assert_eq!(form("b.xml"), Ok(ReportForm::Junit));
+        assert_eq!(form("b.sarif"), Ok(ReportForm::Sarif));
+        for other in ["b", "b.txt", ".json", "json"] {
             assert!(form(other).is_err(), "{other}");
         }
     }

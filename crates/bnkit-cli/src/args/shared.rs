@@ -15,7 +15,7 @@ pub(crate) struct Shared {
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Format,
 
-    /// Write the result to FILE too: .json, .yaml or .md (repeatable; an older report is replaced)
+    /// Write the result to FILE too: .json, .yaml, .md, .html, .xml (JUnit) or .sarif (repeatable; an older report is replaced)
     #[arg(long = "report", global = true, value_name = "FILE",
           value_parser = PathBufValueParser::new().try_map(ReportFile::new))]
     pub(crate) reports: Vec<ReportFile>,

@@ -6,6 +6,7 @@ use anyhow::bail;
 use bnkit::checkpoint;
 use bnkit::fold::Options;
 use bnkit::pipeline::{self, FoldJob};
+use bnkit::profile;
 use bnkit::state::{self, PairingSource, StateFoldJob};
 use bnkit_model::format::Format;
 
@@ -47,7 +48,7 @@ pub(super) fn run(args: &Fold, force: bool, output: &Output) -> anyhow::Result<A
 
     let bar = Bar::new(output.quiet());
     let hash = output.wants_hashes();
-    let report = match format {
+    let mut report = match format {
         Format::Onnx => {
             if let Some(option) = args.state_dict.given() {
                 bail!(
@@ -59,6 +60,14 @@ pub(super) fn run(args: &Fold, force: bool, output: &Output) -> anyhow::Result<A
         }
         _ => state::fold(&of_state_dict(args, out, force, hash)?, &bar)?,
     };
+    let written = report.output.as_ref().map(|it| PathBuf::from(&it.path));
+    // Where the input was replaced, nobody can look at it any more.
+    let replaced = written
+        .as_ref()
+        .is_some_and(|it| output::same_file(it, &args.model));
+    if output.wants_plots() && format == Format::Onnx && !replaced {
+        report.profiles = profile::profiles(&args.model, written.as_deref(), &report.sites)?;
+    }
     drop(bar);
     output.result(&report)?;
     Ok(answer(report.failure.as_deref()))

@@ -2,6 +2,8 @@
 
 use bnkit::fold::Options;
 use bnkit::inspect;
+use bnkit::profile;
+use bnkit::report::Site;
 
 use super::Answer;
 use crate::args::inspect::Inspect;
@@ -29,7 +31,12 @@ pub(super) fn run(args: &Inspect, output: &Output) -> anyhow::Result<Answer> {
         })?;
         return Ok(Answer::Yes);
     }
-    let report = inspect::inspect(&args.model, &Options::default(), output.wants_hashes())?;
+    let mut report = inspect::inspect(&args.model, &Options::default(), output.wants_hashes())?;
+    if output.wants_plots() {
+        let norms = report.batch_norms.iter();
+        let sites: Vec<Site> = norms.map(|norm| norm.site.clone()).collect();
+        report.profiles = profile::profiles(&args.model, None, &sites)?;
+    }
     output.result(&Inspection {
         report,
         batch_norms_only: args.batch_norms,

@@ -3,9 +3,9 @@
 use bnkit::pipeline;
 use bnkit::report::{Verdict, VerifyReport};
 
-use super::Answer;
+use super::{Answer, answer};
 use crate::args::verify::Verify;
-use crate::output::{self, Output};
+use crate::output::Output;
 use crate::print::proof::worst;
 use crate::print::units::sci;
 use crate::progress::Bar;
@@ -13,21 +13,16 @@ use crate::progress::Bar;
 pub(super) fn run(args: &Verify, output: &Output) -> anyhow::Result<Answer> {
     output.check(&[&args.a, &args.b])?;
     let options = args.proof.options();
-    let report = pipeline::verify(
+    let mut report = pipeline::verify(
         &args.a,
         &args.b,
         &options,
         output.wants_hashes(),
         &Bar::new(output.quiet()),
     )?;
+    report.failure = objection(&report, args.proof.end_to_end());
     output.result(&report)?;
-    Ok(match objection(&report, args.proof.end_to_end()) {
-        None => Answer::Yes,
-        Some(why) => {
-            output::failed(&why);
-            Answer::No
-        }
-    })
+    Ok(answer(report.failure.as_deref()))
 }
 
 /// What there is to object to, in one sentence.

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use bnkit::convert::{Checkpoint, ConvertReport, How, Matching, Unmatched};
 
-use super::github::{Annotation, Level, by_code};
+use super::finding::Finding;
+use super::github::Level;
 use super::style::{STRONG, paint};
 use super::table::Table;
 use super::units::{bytes, count, grouped, sci};
@@ -211,16 +212,18 @@ impl Document for ConvertReport {
         Ok(())
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
-        let path = &self.input.path;
-        let warnings = self.warnings.iter().map(|text| ("convert", text.clone()));
-        let mut all = by_code(Level::Warning, path, warnings);
-        let (level, text) = match &self.failure {
+    fn summary(&self) -> Option<(Level, String)> {
+        Some(match &self.failure {
             None => (Level::Notice, headline(self)),
             Some(failure) => (Level::Error, failure.clone()),
-        };
-        all.extend(by_code(level, path, [("convert", text)]));
-        all
+        })
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let warnings = self.warnings.iter();
+        warnings
+            .map(|text| Finding::of_model(Level::Warning, "convert", text.clone()))
+            .collect()
     }
 
     fn warnings(&self, _: Detail) -> Vec<String> {

@@ -6,16 +6,23 @@ mod calibrate;
 mod check;
 mod convert;
 mod diff;
+mod escape;
 pub(crate) mod explain;
+mod facts;
+pub(crate) mod finding;
 pub(crate) mod fold;
 pub(crate) mod github;
+mod html;
 pub(crate) mod inspect;
+mod junit;
 mod norms;
+mod page;
 mod pair;
 pub(crate) mod plain;
 pub(crate) mod proof;
 #[cfg(test)]
 pub(crate) mod samples;
+mod sarif;
 mod style;
 mod table;
 mod unfold;
@@ -27,7 +34,10 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use github::Annotation;
+use facts::Facts;
+use finding::{Case, Finding};
+use github::{Annotation, Level};
+use page::Page;
 
 /// How much a text says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +66,40 @@ pub(crate) trait Document: Serialize {
     /// As a page.
     fn markdown(&self, out: &mut dyn Write) -> io::Result<()>;
 
+    /// The whole result in one line, and how loud that is; none if the findings say it all.
+    fn summary(&self) -> Option<(Level, String)> {
+        None
+    }
+
+    /// What is said of single places: annotations and SARIF follow from it.
+    fn findings(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    /// What was looked at, as a test report has it.
+    fn cases(&self) -> Vec<Case> {
+        Vec::new()
+    }
+
+    /// What a page shows beyond the text.
+    fn page(&self) -> Page {
+        Page::default()
+    }
+
     /// As annotations of a GitHub workflow.
-    fn annotations(&self) -> Vec<Annotation>;
+    fn annotations(&self) -> Vec<Annotation> {
+        let facts = Facts::of(self).unwrap_or_default();
+        let file = facts.subject().map_or("", |file| file.path.as_str());
+        let mut all = finding::annotations(file, &self.findings());
+        if let Some((level, text)) = self.summary() {
+            all.extend(github::by_code(
+                level,
+                file,
+                [(facts.command.as_str(), text)],
+            ));
+        }
+        all
+    }
 
     /// What a person should be warned of, on stderr.
     fn warnings(&self, _detail: Detail) -> Vec<String> {
@@ -68,6 +110,26 @@ pub(crate) trait Document: Serialize {
     fn told(&self) -> &'static [&'static str] {
         &[]
     }
+}
+
+/// Writes a result as JUnit XML.
+pub(crate) fn junit(document: &impl Document, out: &mut dyn Write) -> io::Result<()> {
+    let facts = Facts::of(document)?;
+    let summary = document.summary().map(|(_, text)| text).unwrap_or_default();
+    junit::write(&facts, &summary, &document.cases(), out)
+}
+
+/// Writes a result as SARIF.
+pub(crate) fn sarif(document: &impl Document, out: &mut dyn Write) -> io::Result<()> {
+    sarif::write(&Facts::of(document)?, &document.findings(), out)
+}
+
+/// Writes a result as a page of its own.
+pub(crate) fn html(document: &impl Document, out: &mut dyn Write) -> io::Result<()> {
+    let mut text = Vec::new();
+    document.markdown(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    html::write(&Facts::of(document)?, &document.page(), &text, out)
 }
 
 /// What a text says below a list that was cut.

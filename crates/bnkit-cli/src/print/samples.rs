@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bnkit::report::{
-    AlgebraSummary, BatchNormInfo, Cleanup, Decision, F64Summary, FoldReport, InputFile,
-    InspectReport, OperatorCount, OutputComparison, OutputFile, ParameterStats, Port, Refusal,
-    Site, Summary, Tool, Verdict, Verification, VerifyReport,
+    AbsorbingWeight, AlgebraSummary, BatchNormInfo, Cleanup, Decision, F64Summary, FoldReport,
+    InputFile, InspectReport, OperatorCount, OutputComparison, OutputFile, ParameterStats, Port,
+    Profile, Refusal, Site, Spread, Summary, Tool, Verdict, Verification, VerifyReport,
+    WeightRange,
 };
 
 fn input(path: &str, bytes: u64) -> InputFile {
@@ -84,6 +85,7 @@ pub(crate) fn fold() -> FoldReport {
         errors: Vec::new(),
         verification: Some(equivalent()),
         kept_stats: None,
+        profiles: Vec::new(),
         output: Some(OutputFile {
             path: "net.folded.onnx".to_owned(),
             sha256: None,
@@ -145,6 +147,7 @@ pub(crate) fn verify() -> VerifyReport {
         a: input("a.onnx", 1_000_000),
         b: input("b.onnx", 1_000_000),
         verification: equivalent(),
+        failure: None,
     }
 }
 
@@ -199,5 +202,41 @@ pub(crate) fn inspect() -> InspectReport {
         chains: Vec::new(),
         data_norms: Vec::new(),
         hints: Vec::new(),
+        profiles: Vec::new(),
     }
+}
+
+/// One profile for each site, all alike.
+pub(crate) fn profiles(sites: &[Site]) -> Vec<Profile> {
+    let spread = |middle: f64| Spread {
+        min: middle / 4.0,
+        q05: middle / 3.0,
+        q25: middle / 2.0,
+        median: middle,
+        q75: middle * 2.0,
+        q95: middle * 3.0,
+        max: middle * 4.0,
+        not_finite: 0,
+    };
+    let range = |size: f64| WeightRange {
+        min: -size,
+        max: size,
+    };
+    let profile = |site: &Site| Profile {
+        node: site.node.clone(),
+        scope: site.scope.clone(),
+        mean: spread(0.5),
+        deviation: spread(1.0),
+        effective_scale: spread(2.0),
+        weights: site
+            .into
+            .iter()
+            .map(|node| AbsorbingWeight {
+                node: node.clone(),
+                before: range(1.0),
+                after: Some(range(2.0)),
+            })
+            .collect(),
+    };
+    sites.iter().map(profile).collect()
 }

@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use bnkit::unfold::UnfoldReport;
 
+use super::finding::{Case, CaseOutcome, Finding, proof_cases, proof_findings};
+use super::fold::page::{errors, largest_error};
 use super::github::{Annotation, Level, by_code};
+use super::page::Page;
 use super::style::{STRONG, paint};
 use super::table::Table;
 use super::units::count;
@@ -49,12 +52,41 @@ impl Document for UnfoldReport {
         proof::markdown(&self.verification, out)
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
+    fn summary(&self) -> Option<(Level, String)> {
         let level = match self.failure {
             None => Level::Notice,
             Some(_) => Level::Error,
         };
         let text = self.failure.clone().unwrap_or_else(|| headline(self));
-        by_code(level, &self.input.path, [("unfold", text)])
+        Some((level, text))
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        proof_findings(&self.verification).collect()
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let norms = self.batch_norms.iter();
+        let back = norms.map(|norm| {
+            let from = CaseOutcome::Passed(norm.from.join(", "));
+            Case::new("BatchNorm", norm.node.clone(), from)
+        });
+        back.chain(proof_cases(&self.verification)).collect()
+    }
+
+    fn page(&self) -> Page {
+        Page {
+            cards: largest_error(&self.verification).into_iter().collect(),
+            charts: errors(&self.verification).into_iter().collect(),
+            ..Page::default()
+        }
+    }
+
+    /// The summary says the worst of the findings.
+    fn annotations(&self) -> Vec<Annotation> {
+        let summary = self.summary().into_iter();
+        summary
+            .flat_map(|(level, text)| by_code(level, &self.input.path, [("unfold", text)]))
+            .collect()
     }
 }

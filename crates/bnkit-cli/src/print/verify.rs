@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use bnkit::report::{InputFile, Verdict, VerifyReport};
 
+use super::finding::{Case, Finding, proof_cases, proof_findings};
+use super::fold::page::{errors, largest_error};
 use super::github::{Annotation, Level, by_code};
+use super::page::Page;
 use super::proof::{self, worst};
 use super::style::{FAINT, STRONG, paint};
 use super::table::Table;
@@ -47,7 +50,31 @@ impl Document for VerifyReport {
         proof::markdown(&self.verification, out)
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
+    fn findings(&self) -> Vec<Finding> {
+        let mut all: Vec<Finding> = proof_findings(&self.verification).collect();
+        if let (Some(why), true) = (&self.failure, all.is_empty()) {
+            all.push(Finding::of_model(
+                Level::Error,
+                "not-equivalent",
+                why.clone(),
+            ));
+        }
+        all
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        proof_cases(&self.verification)
+    }
+
+    fn page(&self) -> Page {
+        Page {
+            cards: largest_error(&self.verification).into_iter().collect(),
+            charts: errors(&self.verification).into_iter().collect(),
+            ..Page::default()
+        }
+    }
+
+    fn summary(&self) -> Option<(Level, String)> {
         let (level, verdict) = match self.verification.verdict {
             Verdict::Equivalent => (Level::Notice, "equivalent"),
             Verdict::EquivalentLocal => (Level::Warning, "equivalent locally"),
@@ -61,14 +88,15 @@ impl Document for VerifyReport {
                 output.name
             )
         });
-        by_code(
-            level,
-            &self.b.path,
-            [(
-                "verify",
-                format!("{verdict} to {}{difference}", self.a.path),
-            )],
-        )
+        Some((level, format!("{verdict} to {}{difference}", self.a.path)))
+    }
+
+    /// The summary says the worst of the findings.
+    fn annotations(&self) -> Vec<Annotation> {
+        let found = self.summary().into_iter();
+        found
+            .flat_map(|(level, text)| by_code(level, &self.b.path, [("verify", text)]))
+            .collect()
     }
 }
 

@@ -47,6 +47,10 @@ pub(crate) const CASES: &[Case] = &[
     // fold
     exact("fold", net, &["fold net.onnx", "fold net.onnx"]),
     exact("fold-dry-run", net, &["fold net.onnx --dry-run --verbose"]),
+    // check
+    exact("check", net, &["check net.onnx"]),
+    exact("check-fails", kept, &["check net.onnx --deny not-folded"]),
+    exact("check-errors", nothing, &["check absent.onnx"]),
     measured("fold-json", kept, &["fold net.onnx --format json"]),
     exact(
         "fold-yaml",

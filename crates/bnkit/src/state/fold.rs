@@ -435,6 +435,7 @@ impl<'d> Folding<'d> {
             failure: None,
             verification,
             kept_stats: None,
+            profiles: Vec::new(),
             state: Some(self.state(job, changes)),
             output: None,
         }

@@ -9,9 +9,12 @@ use bnkit::calibrate::{
 use bnkit::report::{FoldReport, InputFile, OutputFile, Warning};
 
 use super::layers::{certainty, changed, unchanged};
+use super::page;
 use super::parts::{basis, facts, line, section, table, warning_table, written};
 use super::{amount, method, samples, verdict};
-use crate::print::github::{Annotation, Level, by_code};
+use crate::print::finding::{Case, Finding};
+use crate::print::github::Level;
+use crate::print::page::{Card, Page};
 use crate::print::style::{STRONG, paint};
 use crate::print::table::Table;
 use crate::print::units::{count, sci};
@@ -45,8 +48,20 @@ impl Document for RecalibrateReport {
         view(self).markdown(out)
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
-        view(self).annotations()
+    fn summary(&self) -> Option<(Level, String)> {
+        Some((Level::Notice, view(self).summary()))
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        view(self).findings()
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        view(self).cases()
+    }
+
+    fn page(&self) -> Page {
+        view(self).page()
     }
 
     fn warnings(&self, detail: Detail) -> Vec<String> {
@@ -67,8 +82,20 @@ impl Document for MergeReport {
         merged(self).markdown(out)
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
-        merged(self).annotations()
+    fn summary(&self) -> Option<(Level, String)> {
+        Some((Level::Notice, merged(self).summary()))
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        merged(self).findings()
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        merged(self).cases()
+    }
+
+    fn page(&self) -> Page {
+        merged(self).page()
     }
 
     fn warnings(&self, detail: Detail) -> Vec<String> {
@@ -232,13 +259,7 @@ impl View<'_> {
         }
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
-        let file = &self.input.path;
-        let failed = self.failure.map(|why| (self.command, why.to_owned()));
-        let mut all = by_code(Level::Error, file, failed);
-        let found = self.warnings.iter();
-        let found = found.map(|warning| (warning.code, warning.message.clone()));
-        all.extend(by_code(Level::Warning, file, found));
+    fn summary(&self) -> String {
         let mut text = self.headline();
         if let Some(output) = self.output {
             text += &format!("; written to {}", output.path);
@@ -246,8 +267,50 @@ impl View<'_> {
         if let Some(partial) = self.partial {
             text += &format!("; written to {}", partial.path);
         }
-        all.extend(by_code(Level::Notice, file, [(self.command, text)]));
+        text
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let failed = self.failure.iter();
+        let mut all: Vec<Finding> = failed
+            .map(|why| Finding::of_model(Level::Error, self.command, *why))
+            .collect();
+        all.extend(Finding::warnings(self.warnings));
+        all.extend(
+            self.layers
+                .iter()
+                .filter_map(|it| page::kept(&it.layer, it.outcome, it.refusal.as_ref())),
+        );
+        all.extend(self.fold.iter().flat_map(|fold| fold.findings()));
         all
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let mut cases = page::changed_cases(self.layers);
+        cases.extend(self.fold.iter().flat_map(|fold| fold.cases()));
+        cases
+    }
+
+    fn page(&self) -> Page {
+        let LayerCounts {
+            layers, updated, ..
+        } = *self.summary;
+        let mut page = Page {
+            cards: vec![
+                Card::new("BatchNorms updated", format!("{updated} of {layers}"), ""),
+                Card::new("Samples", self.seen.to_string(), ""),
+            ],
+            charts: page::changed_charts(self.layers),
+            ..Page::default()
+        };
+        if let Some(fold) = self.fold {
+            let of_fold = fold.page();
+            page.cards.extend(of_fold.cards);
+            page.charts.extend(of_fold.charts);
+            page.grid = of_fold.grid;
+            page.replaced = of_fold.replaced;
+        }
+        page
     }
 
     fn warnings(&self, detail: Detail) -> Vec<String> {

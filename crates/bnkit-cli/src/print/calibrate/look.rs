@@ -6,6 +6,7 @@ use bnkit::calibrate::{NormDistance, OutputDistance, RunReport};
 
 use super::parts::{facts, line, section, table, warning_table, wrote};
 use super::{amount, name, ratios};
+use crate::print::finding::{Finding, annotations};
 use crate::print::github::{Annotation, Level, by_code};
 use crate::print::style::{BAD, GOOD, STRONG, paint};
 use crate::print::table::Table;
@@ -85,14 +86,26 @@ impl Document for RunReport {
         section(out, "Warnings", &warning_table(&self.warnings))
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
-        let file = &self.input.path;
-        let found = self.warnings.iter();
-        let found = found.map(|warning| (warning.code, warning.message.clone()));
-        let mut all = by_code(Level::Warning, file, found);
+    fn summary(&self) -> Option<(Level, String)> {
         let (fits, text) = judgement(self).unwrap_or_else(|| (true, headline(self)));
         let level = if fits { Level::Notice } else { Level::Warning };
-        all.extend(by_code(level, file, [("run", text)]));
+        Some((level, text))
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let mut all: Vec<Finding> = Finding::warnings(&self.warnings).collect();
+        let judged = self.summary();
+        let doubtful = judged.filter(|(level, _)| *level == Level::Warning);
+        all.extend(doubtful.map(|(level, text)| Finding::of_model(level, "run", text)));
+        all
+    }
+
+    /// The summary says what the finding of that name says.
+    fn annotations(&self) -> Vec<Annotation> {
+        let file = &self.input.path;
+        let mut all = annotations(file, &Finding::warnings(&self.warnings).collect::<Vec<_>>());
+        let summary = self.summary().into_iter();
+        all.extend(summary.flat_map(|(level, text)| by_code(level, file, [("run", text)])));
         all
     }
 

@@ -3,6 +3,7 @@
 mod change;
 mod layers;
 mod look;
+mod page;
 pub(super) mod parts;
 mod stats;
 mod validate;

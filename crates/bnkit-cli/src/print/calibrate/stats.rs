@@ -6,7 +6,7 @@ use bnkit::calibrate::StatsReport;
 
 use super::name;
 use super::parts::{facts, section, table, wrote};
-use crate::print::github::{Annotation, Level, by_code};
+use crate::print::github::Level;
 use crate::print::style::{FAINT, STRONG, paint};
 use crate::print::table::Table;
 use crate::print::units::{count, short};
@@ -51,8 +51,8 @@ impl Document for StatsReport {
         section(out, "Without running statistics", &without(self, true))
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
-        by_code(Level::Notice, &self.input.path, [("stats", headline(self))])
+    fn summary(&self) -> Option<(Level, String)> {
+        Some((Level::Notice, headline(self)))
     }
 }
 

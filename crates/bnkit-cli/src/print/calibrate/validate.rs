@@ -4,9 +4,12 @@ use std::io::{self, Write};
 
 use bnkit::calibrate::{ChannelDrift, LayerDrift, Outcome, ValidateReport};
 
+use super::page;
 use super::parts::{basis, facts, line, section, table, warning_table};
 use super::{amount, cut, method, name, verdict};
-use crate::print::github::{Annotation, Level, by_code};
+use crate::print::finding::{Case, Finding};
+use crate::print::github::Level;
+use crate::print::page::Page;
 use crate::print::style::{BAD, GOOD, paint};
 use crate::print::table::Table;
 use crate::print::units::{count, short};
@@ -81,18 +84,20 @@ impl Document for ValidateReport {
         section(out, "Warnings", &warning_table(&self.warnings))
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
-        let file = &self.input.path;
-        let errors = self.errors.iter();
-        let errors = errors.map(|error| (error.code, format!("{}: {}", error.node, error.message)));
-        let failure = self.failure.iter().map(|why| ("drift", why.clone()));
-        let mut all = by_code(Level::Error, file, errors.chain(failure));
-        let found = self.warnings.iter();
-        let found = found.map(|warning| (warning.code, warning.message.clone()));
-        all.extend(by_code(Level::Warning, file, found));
-        let text = headline(self);
-        all.extend(by_code(Level::Notice, file, [("validate", text)]));
-        all
+    fn summary(&self) -> Option<(Level, String)> {
+        Some((Level::Notice, headline(self)))
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        page::drift_findings(self)
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        page::drift_cases(self)
+    }
+
+    fn page(&self) -> Page {
+        page::drift_page(self)
     }
 
     fn warnings(&self, detail: Detail) -> Vec<String> {

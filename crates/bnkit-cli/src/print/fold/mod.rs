@@ -2,6 +2,8 @@
 
 pub(super) mod markdown;
 mod merges;
+pub(super) mod page;
+pub(super) mod places;
 mod state;
 pub(super) mod text;
 
@@ -10,7 +12,9 @@ use std::io::{self, Write};
 use bnkit::explain;
 use bnkit::report::{Decision, FoldReport, Site, Verdict};
 
-use super::github::{Annotation, Level, by_code};
+use super::finding::{Case, Finding};
+use super::github::Level;
+use super::page::Page;
 use super::units::count;
 use super::{Detail, Document, warnings};
 
@@ -23,36 +27,20 @@ impl Document for FoldReport {
         markdown::write(self, out)
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
-        let file = &self.input.path;
-        let mut all = by_code(
-            Level::Error,
-            file,
-            self.errors
-                .iter()
-                .map(|e| (e.code, format!("{}: {}", e.node, e.message))),
-        );
-        if let Some(failure) = &self.failure {
-            all.extend(by_code(
-                Level::Error,
-                file,
-                [("fold failed", failure.clone())],
-            ));
-        }
-        let of_sites = self.sites.iter().flat_map(|site| {
-            site.warnings
-                .iter()
-                .map(move |w| (w.code, format!("{}: {}", site.node, w.message)))
-        });
-        let of_model = self.warnings.iter().map(|w| (w.code, w.message.clone()));
-        all.extend(by_code(Level::Warning, file, of_model.chain(of_sites)));
-        all.extend(by_code(
-            Level::Notice,
-            file,
-            kept(self).map(|(site, code, why)| (code, format!("{}: {why}", site.node))),
-        ));
-        all.extend(by_code(Level::Notice, file, [("fold", outcome(self))]));
-        all
+    fn summary(&self) -> Option<(Level, String)> {
+        Some((Level::Notice, outcome(self)))
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        places::findings(self)
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        places::cases(self)
+    }
+
+    fn page(&self) -> Page {
+        page::page(self)
     }
 
     fn warnings(&self, detail: Detail) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The report of `inspect`.
 
 mod markdown;
+mod page;
 mod scan;
 mod state;
 mod tensor;
@@ -12,7 +13,8 @@ use std::io::{self, Write};
 use bnkit::report::{BatchNormInfo, Decision, InspectReport, Port};
 use serde::Serialize;
 
-use super::github::{Annotation, Level, by_code};
+use super::finding::{Case, Finding};
+use super::page::Page;
 use super::units::{range, shape, short};
 use super::{Detail, Document, fold, warnings};
 
@@ -40,20 +42,16 @@ impl Document for Inspection {
         markdown::write(&self.report, out)
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
-        let report = &self.report;
-        let errors = report.batch_norms.iter().flat_map(|norm| &norm.errors);
-        let errors = errors.map(|error| (error.code, format!("{}: {}", error.node, error.message)));
-        let mut all = by_code(Level::Error, &report.input.path, errors);
-        let kept = report.batch_norms.iter().filter_map(|norm| {
-            let refusal = norm.site.refusal.as_ref()?;
-            Some((
-                refusal.code,
-                format!("{}: {}", norm.site.node, refusal.message),
-            ))
-        });
-        all.extend(by_code(Level::Notice, &report.input.path, kept));
-        all
+    fn findings(&self) -> Vec<Finding> {
+        page::findings(&self.report)
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        page::cases(&self.report)
+    }
+
+    fn page(&self) -> Page {
+        page::page(&self.report)
     }
 
     fn warnings(&self, detail: Detail) -> Vec<String> {

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::print::calibrate::cut;
 use crate::print::calibrate::parts::{section, table};
+use crate::print::finding::Finding;
 use crate::print::fold;
-use crate::print::github::{Annotation, Level, by_code};
+use crate::print::github::Level;
 use crate::print::style::{BAD, GOOD, paint};
 use crate::print::table::Table;
 use crate::print::units::{bytes, count, grouped, range};
@@ -54,17 +55,14 @@ impl Document for Scan {
         section(out, "Tensors", &all)
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
+    fn findings(&self) -> Vec<Finding> {
         let broken = self.0.tensors.iter().filter(|tensor| is_broken(tensor));
         let found = broken.map(|tensor| {
             let ends = tensor.ends.unwrap_or_default();
-            let text = format!(
-                "{}: {} NaN, {} infinite",
-                tensor.name, ends.nan, ends.infinite
-            );
-            ("not-finite", text)
+            let text = format!("{} NaN, {} infinite", ends.nan, ends.infinite);
+            Finding::of_node(Level::Error, "not-finite", &tensor.name, "", &text)
         });
-        by_code(Level::Error, &self.0.input.path, found)
+        found.collect()
     }
 }
 

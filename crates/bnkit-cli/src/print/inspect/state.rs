@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::print::calibrate::cut;
 use crate::print::calibrate::parts::{section, table};
-use crate::print::github::{Annotation, Level, by_code};
+use crate::print::finding::Finding;
+use crate::print::github::Level;
 use crate::print::plain::plain;
 use crate::print::style::{BAD, FAINT, STRONG, paint};
 use crate::print::table::Table;
@@ -62,13 +63,11 @@ impl Document for State {
         section(out, "Problems", &problems(report))
     }
 
-    fn annotations(&self) -> Vec<Annotation> {
-        let report = &self.report;
-        let found = report.problems.iter().map(|problem| {
-            let text = format!("{}: {}", problem.node, problem.message);
-            (problem.code, text)
-        });
-        by_code(Level::Error, &report.input.path, found)
+    fn findings(&self) -> Vec<Finding> {
+        let problems = self.report.problems.iter();
+        problems
+            .map(|it| Finding::of_node(Level::Error, it.code, &it.node, "", &it.message))
+            .collect()
     }
 }
 
