@@ -56,8 +56,8 @@ fn wrong_arguments_are_errors() {
         (&["fold", "x.onnx", "--shape", "x=1,3"], "name=1x3x224x224"),
         (&["fold", "x.onnx", "--threads", "0"], "--threads"),
         (
-            &["fold", "x.onnx", "--report", "r.html"],
-            "a report ends in .json, .yaml, .yml or .md",
+            &["fold", "x.onnx", "--report", "r.pdf"],
+            "a report ends in .json, .yaml, .yml, .md, .html, .xml (JUnit) or .sarif",
         ),
         (&["fold", "x.onnx", "--require", "luck"], "end-to-end"),
         (
@@ -150,7 +150,7 @@ fn the_configuration_file_is_checked() {
         .is_error(&["c.yaml:3: section \"fold\": unknown option \"onyl\""]);
     with("verify:\n  atol: -1\n").is_error(&["c.yaml:2: section \"verify\":", "not negative"]);
     with("fold: {no-verify: true, require: end-to-end}\n").is_error(&["--no-verify forbids"]);
-    with("fold:\n  report: r.html\n").is_error(&["c.yaml:2:", "a report ends in"]);
+    with("fold:\n  report: r.pdf\n").is_error(&["c.yaml:2:", "a report ends in"]);
     with("fold: [\n").is_error(&["c.yaml: "]);
     here(&["fold", "x.onnx", "--config", "no.yaml"]).is_error(&["no.yaml: cannot be read"]);
 }
