@@ -25,8 +25,8 @@ impl Progress for Told {
 
     fn advance(&self, done: u64) {
         let total = self.total.load(Ordering::Relaxed);
-        if total > 0 {
-            eprintln!("  {} %", 100 * done / total);
+        if let Some(percent) = (100 * done).checked_div(total) {
+            eprintln!("  {percent} %");
         }
     }
 }
