@@ -12,7 +12,7 @@
 //! | [`onnx`] | the model: scopes, nodes, values, tensors; loading, editing and saving |
 //! | [`safetensors`] | state dicts: single and sharded files, reading and writing |
 //! | [`tensor`], [`dtype`], [`stored`] | element types, dense tensors, elements that stay where they are |
-//! | `output` | one file in the making |
+//! | `output`, `place`, `temporary` | one file in the making, several that appear together, and their names until then |
 //! | [`format`](mod@format) | which of the formats a file is in, by its content |
 
 pub mod dtype;
@@ -20,10 +20,12 @@ pub mod error;
 pub mod format;
 pub mod onnx;
 mod output;
+mod place;
 pub mod proto;
 pub mod safetensors;
 pub mod source;
 pub mod stored;
+mod temporary;
 pub mod tensor;
 pub mod wire;
 

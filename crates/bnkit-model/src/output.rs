@@ -1,7 +1,7 @@
 //! A file in the making: written beside its destination under a temporary name, and put in place when it is complete.
 //!
 //! Long ranges are copied inside the kernel (some file systems then only share the blocks); short ones and what was
-//! computed go through a buffer. Until [`Output::persist`], dropping it leaves nothing behind.
+//! computed go through a buffer. Until [`Output::persist`], dropping it leaves nothing behind; what a killed process leaves, the next one in that folder cleans.
 
 use std::fs::{File, Permissions};
 use std::io::Write;
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use crate::source::Source;
+use crate::temporary;
 use crate::{Error, Result};
 
 /// Told how many bytes are written.
@@ -40,11 +41,8 @@ impl<'p> Output<'p> {
         // umask has it.
         let replaced = path.metadata().ok();
         let mode = replaced.map(|replaced| replaced.permissions().mode() & 0o777);
-        let file = tempfile::Builder::new()
-            .prefix(".bnkit-")
-            .permissions(Permissions::from_mode(mode.unwrap_or(0o666)))
-            .tempfile_in(folder(path))
-            .map_err(cannot_create)?;
+        temporary::sweep(folder(path));
+        let file = temporary::create(folder(path), mode.unwrap_or(0o666)).map_err(cannot_create)?;
         if let Some(mode) = mode {
             file.as_file()
                 .set_permissions(Permissions::from_mode(mode))

@@ -13,7 +13,8 @@ use super::encode::{Encoder, Precision};
 use super::layout::{Layout, Piece};
 use super::model::{Model, Payload};
 use super::segments::{Segment, Segments};
-use crate::output::{Output, behind_links, exists, sync_folder};
+use crate::output::{Output, behind_links, exists};
+use crate::place::put_in_place;
 use crate::source::Source;
 use crate::{Error, Result};
 
@@ -89,18 +90,19 @@ impl Model {
                 report(done.get(), total);
             }
         };
-        let mut data_output = None;
+        let mut outputs = Vec::new();
         if let Some((path, layout)) = data {
             let path = behind_links(path)?;
             let mut output = Output::create(&path, &progress)?;
             self.write_data(layout, &mut output)?;
             output.finish()?;
-            data_output = Some((path, output));
+            outputs.push((path, output));
         }
-        let path = &behind_links(path)?;
-        let mut output = Output::create(path, &progress)?;
+        let target = behind_links(path)?;
+        let mut output = Output::create(&target, &progress)?;
         self.write_message(message, &mut output)?;
         output.finish()?;
+        outputs.push((target, output));
         if done.get() != total {
             let message = format!(
                 "{} bytes were written where {total} were planned",
@@ -109,20 +111,7 @@ impl Model {
             return Err(Error::invalid(message).in_file(path));
         }
         self.check_unchanged()?;
-        let mut data_path = None;
-        if let Some((path, output)) = data_output {
-            output.persist(options.force)?;
-            sync_folder(&path)?;
-            data_path = Some(path);
-        }
-        if let Err(error) = output.persist(options.force) {
-            // Without `force` the data file is ours alone; with it, what it replaced is gone either way.
-            if let Some(path) = data_path.filter(|_| !options.force) {
-                let _ = std::fs::remove_file(path);
-            }
-            return Err(error);
-        }
-        sync_folder(path)
+        put_in_place(outputs, options.force)
     }
 
     /// Checks that all files that the model is read from are still those that were opened.

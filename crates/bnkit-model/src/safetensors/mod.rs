@@ -13,10 +13,11 @@
 //! | `save` | writing, all or nothing |
 //! | `place` | what an output may replace, and how several files appear together |
 
+mod destinations;
 mod entries;
 mod header;
 mod index;
-mod place;
+
 mod save;
 mod state_dict;
 

@@ -14,13 +14,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use safetensors::Dtype;
 
+use super::destinations::destinations;
 use super::header::{Header, METADATA, bits, shape_text};
 use super::index::Index;
-use super::place::{destinations, put_in_place};
 use super::state_dict::{StateDict, dtype_of, of_dtype};
 use crate::error::{self, shown};
 use crate::onnx::{Model, TensorDef};
 use crate::output::Output;
+use crate::place::put_in_place;
 use crate::stored::{CHUNK, Stored};
 use crate::tensor::{decode_f64, encode_f64};
 use crate::{DType, Error, Result};
