@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+pub mod accuracy;
 mod affine;
 pub mod calibrate;
 mod chain;

@@ -9,8 +9,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use bnkit::accuracy::{self, Labels};
 use bnkit::calibrate::*;
 use bnkit::data;
+use bnkit::model::onnx::Model;
 use bnkit::pipeline::Quiet;
 use bnkit_engine::{LoadOptions, Precision, Session};
 
@@ -401,4 +403,67 @@ fn until_stable_stops_early_and_says_so() {
     assert!(report.data.as_ref().unwrap().stopped_early);
     assert!(report.data.unwrap().samples < 1437);
     assert_eq!(report.sampling.unwrap().enough, Some(true));
+}
+
+/// The accuracies that ONNX Runtime found, on the same images.
+#[test]
+fn accuracies_are_those_of_onnx_runtime() {
+    let Some(folder) = digits() else { return };
+    let results = std::fs::read(folder.join("results.json")).unwrap();
+    let results: serde_json::Value = serde_json::from_slice(&results).unwrap();
+    for name in [
+        "digits",
+        "digits_reset",
+        "digits_perturbed",
+        "digits_swa_stale",
+    ] {
+        let path = folder.join(format!("{name}.onnx"));
+        let labels = Labels::read(&folder.join("test_labels.npy")).unwrap();
+        let data = DataOptions {
+            labels: Some(labels.into()),
+            // Neither order nor batches may matter.
+            shuffle: Some(1),
+            batch_size: 50,
+            drop_last: true,
+            ..DataOptions::new(folder.join("test_images.npy"))
+        };
+        let model = Model::open(&path).unwrap();
+        let found = accuracy::measure(&model, &path, &data, &Interrupt::default(), &Quiet);
+        let found = found.unwrap().unwrap();
+        let expected = results["onnx"][name]["ort_acc"].as_f64().unwrap();
+        assert_eq!((found.samples, found.classes), (360, 10));
+        assert!(
+            (found.top1_share() - expected).abs() < 1e-5,
+            "{name}: {found:?}"
+        );
+        assert!(found.top5.unwrap() >= found.top1, "{name}: {found:?}");
+    }
+}
+
+/// A recalibration that makes the network worse is not written, if that is a gate.
+#[test]
+fn a_drop_of_accuracy_over_the_limit_writes_nothing() {
+    let Some(folder) = digits() else { return };
+    let out = tempfile::tempdir().unwrap();
+    let output = out.path().join("worse.onnx");
+    // A few images of noise are no calibration data.
+    let noise: Vec<f32> = (0..64 * 64)
+        .map(|at| (at * 7919 % 101) as f32 * 3.0)
+        .collect();
+    let noise = bnkit::model::Tensor::from_f32(vec![64, 1, 8, 8], &noise).unwrap();
+    let mut job = job(&folder, "digits", &output, MethodOptions::default());
+    job.source = Source::Data(DataOptions {
+        labels: Some(Labels::new((0..64).map(|at| at % 10).collect()).into()),
+        ..DataOptions::of_tensors([("", noise)])
+    });
+    let report = recalibrate(&job, &Quiet).unwrap();
+    let drop = report.accuracy.unwrap().drop().unwrap();
+    std::fs::remove_file(&output).unwrap();
+    for (limit, written) in [(drop - 0.01, false), (drop + 0.001, true)] {
+        job.max_accuracy_drop = Some(limit);
+        let report = recalibrate(&job, &Quiet).unwrap();
+        assert_eq!(output.exists(), written);
+        assert_eq!(report.failure.is_none(), written, "{:?}", report.failure);
+        assert_eq!(report.output.is_some(), written);
+    }
 }

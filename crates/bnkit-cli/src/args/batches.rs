@@ -2,8 +2,10 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::bail;
+use bnkit::accuracy::Labels;
 use bnkit::calibrate::DataOptions;
 use bnkit::data::preprocess::Preprocess;
 use clap::Args;
@@ -16,6 +18,10 @@ pub(crate) struct Batches {
     /// Run on this: .npy, .npz, .safetensors, ONNX .pb, a folder of these, or a folder of images
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+
+    /// The class of each sample, to say how often the network is right: .npy, or text with a label (or FILE,LABEL) a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
 
     /// Samples per batch; a model that is made for another number is run with that
     #[arg(long, value_name = "N", default_value = "32")]
@@ -53,7 +59,14 @@ impl Batches {
         let Some(path) = &self.data else {
             bail!("--data PATH is missing: what is the network to run on?");
         };
+        let labels = self
+            .labels
+            .as_deref()
+            .map(Labels::read)
+            .transpose()?
+            .map(Arc::new);
         Ok(DataOptions {
+            labels,
             preprocess: self.preprocess.clone(),
             shapes: self.shapes.clone(),
             batch_size: self.batch_size.get(),

@@ -51,6 +51,10 @@ pub(crate) struct Recalibrate {
     )]
     pub(crate) passes: std::num::NonZeroUsize,
 
+    /// With --labels: write nothing if top-1 drops by more than X, as in 0.01 or 1%
+    #[arg(long, value_name = "X", value_parser = values::share, help_heading = "Data")]
+    pub(crate) max_accuracy_drop: Option<f64>,
+
     /// Run only part I of N of the batches; needs --partial
     #[arg(long, value_name = "I/N", value_parser = values::shard, help_heading = "Shards")]
     pub(crate) shard: Option<Shard>,

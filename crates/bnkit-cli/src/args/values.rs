@@ -38,6 +38,18 @@ pub(super) fn factor(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A share from 0 to 1, as in `0.9` or `90%`.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let share = match text.trim().strip_suffix('%') {
+        Some(percent) => tolerance(percent.trim()).map(|percent| percent / 100.0),
+        None => tolerance(text),
+    };
+    match share {
+        Ok(share) if share <= 1.0 => Ok(share),
+        _ => Err("expected a share from 0 to 1, as in 0.9 or 90%".to_owned()),
+    }
+}
+
 /// `I/N` with I from 1 to N.
 pub(super) fn shard(text: &str) -> Result<Shard, String> {
     text.parse()
@@ -129,6 +141,16 @@ mod tests {
         assert!(factor("0").is_err());
         for wrong in ["-1", "nan", "inf", "", "x"] {
             assert!(tolerance(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn shares_are_numbers_or_per_cent() {
+        assert_eq!(share("0.25"), Ok(0.25));
+        assert_eq!(share("25%"), Ok(0.25));
+        assert_eq!(share("100 %"), Ok(1.0));
+        for wrong in ["1.1", "101%", "-1%", "nan", "%", ""] {
+            assert!(share(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -50,6 +50,7 @@ pub(super) fn run(args: &Recalibrate, force: bool, output: &Output) -> anyhow::R
         until_stable: args.estimate.until_stable,
         dropout: args.estimate.dropout,
         threads: 0,
+        max_accuracy_drop: args.max_accuracy_drop,
         fold,
         interrupt: interrupt::on_signals(&bar)?,
     };

@@ -2,6 +2,7 @@
 //!
 //! Everything here turns a finished result into characters; nothing is decided here.
 
+mod accuracy;
 mod calibrate;
 mod check;
 mod convert;

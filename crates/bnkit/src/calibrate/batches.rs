@@ -5,7 +5,7 @@
 //! the network runs, by a thread of their own that is at most a few batches ahead.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::options::{DataOptions, Shard};
+use crate::accuracy::Labels;
 use crate::data::images::{Images, is_folder_of_images};
 use crate::report::Warning;
 use crate::verify::inputs::{from_data, tensors_of};
@@ -38,6 +39,7 @@ pub(crate) struct Batches {
     pub total: usize,
     /// What a person should know.
     pub warnings: Vec<Warning>,
+    labels: Option<Arc<Labels>>,
 }
 
 enum Source {
@@ -81,6 +83,10 @@ impl Batches {
             limit
         };
         let source = source(specs, options, fixed, wanted)?;
+        // Labels are for all samples; data in memory may have been read only as far as it is wanted.
+        if let Some(labels) = options.labels.as_ref().filter(|_| wanted == usize::MAX) {
+            labels.check(source.len())?;
+        }
         let mut order: Vec<usize> = (0..source.len()).collect();
         if let Some(seed) = options.shuffle {
             shuffle(&mut order, seed);
@@ -120,6 +126,7 @@ impl Batches {
             range,
             total,
             warnings,
+            labels: options.labels.clone(),
         })
     }
 
@@ -141,6 +148,13 @@ impl Batches {
             .clone()
             .map(|batch| self.members(batch).len())
             .sum()
+    }
+
+    /// The labels of the samples of a batch, if the data has any.
+    pub(crate) fn labels(&self, batch: usize) -> Option<impl Iterator<Item = Result<usize>>> {
+        let labels = self.labels.as_ref()?;
+        let members = self.order[self.members(batch)].iter();
+        Some(members.map(|&at| labels.of(at, self.source.file(at))))
     }
 
     /// The batches, from the first.
@@ -187,6 +201,14 @@ impl Source {
         match self {
             Self::Memory(samples) => samples.len(),
             Self::Images(folder) => folder.images.files.len(),
+        }
+    }
+
+    /// The file of a sample that has one of its own.
+    fn file(&self, at: usize) -> Option<&Path> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Images(folder) => folder.images.files.get(at).map(PathBuf::as_path),
         }
     }
 }

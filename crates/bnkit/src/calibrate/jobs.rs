@@ -22,6 +22,7 @@ use crate::verify::VerifyOptions;
 
 pub use merge::merge;
 pub use recalibrate::recalibrate;
+pub(crate) use recalibrate::{in_model, open as open_batches};
 pub use run::run;
 pub(crate) use stats::layers as stats_layers;
 pub use stats::stats;
@@ -29,6 +30,10 @@ pub use validate::validate;
 
 /// Where new statistics come from.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one in a job, and a box would be in every caller's way"
+)]
 pub enum Source {
     /// From running data.
     Data(DataOptions),
@@ -92,6 +97,8 @@ pub struct RecalibrateJob {
     pub dropout: Option<u64>,
     /// How many threads run the network; 0 for all there are.
     pub threads: usize,
+    /// With labelled data: the largest drop of top-1 that is accepted, as a share (0.01 is one per cent).
+    pub max_accuracy_drop: Option<f64>,
     /// Fold the result too.
     pub fold: Option<FoldAfter>,
     /// Ends the job between two batches.
@@ -120,6 +127,7 @@ impl RecalibrateJob {
             until_stable: false,
             dropout: None,
             threads: 0,
+            max_accuracy_drop: None,
             fold: None,
             interrupt: Interrupt::default(),
         }

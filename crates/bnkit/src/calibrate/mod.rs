@@ -19,7 +19,7 @@
 //! | `files` | small files that appear complete or not at all |
 
 pub(crate) mod apply;
-mod batches;
+pub(crate) mod batches;
 mod calls;
 pub(crate) mod drift;
 mod explain;
@@ -28,7 +28,7 @@ pub(crate) mod files;
 mod jobs;
 mod methods;
 pub(crate) mod modules;
-mod network;
+pub(crate) mod network;
 mod observe;
 mod options;
 mod outcome;
@@ -40,6 +40,7 @@ mod sequential;
 pub(crate) use explain::EXPLANATIONS;
 pub(crate) use jobs::stats_layers;
 pub use jobs::*;
+pub(crate) use jobs::{in_model, open_batches};
 pub use options::*;
 pub use report::*;
 

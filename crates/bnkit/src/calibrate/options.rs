@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bnkit_model::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::accuracy::Labels;
 use crate::data::preprocess::Preprocess;
 use crate::data::{DataSet, NamedTensor};
 use crate::{Error, Result};
@@ -143,6 +144,8 @@ pub struct DataOptions {
     pub path: PathBuf,
     /// Samples in memory: these are taken, and nothing is read at `path`.
     pub tensors: Option<DataSet>,
+    /// The classes of all samples, to say how often the network is right.
+    pub labels: Option<Arc<Labels>>,
     /// What is done to images; needed for a folder of images.
     pub preprocess: Option<Preprocess>,
     /// Shapes of inputs that the user fixed: name ("" for the only input) and dimensions.
@@ -165,6 +168,7 @@ impl DataOptions {
         Self {
             path: path.into(),
             tensors: None,
+            labels: None,
             preprocess: None,
             shapes: Vec::new(),
             batch_size: 32,

@@ -11,6 +11,7 @@ mod look;
 use serde::Serialize;
 
 use super::options::{Convention, Method, Shard};
+use crate::accuracy::AccuracyReport;
 use crate::report::{FoldReport, InputFile, OutputFile, Refusal, Tool, Warning};
 
 pub use drift::*;
@@ -220,6 +221,9 @@ pub struct RecalibrateReport {
     /// The shard's moments, if they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partial: Option<PartialFile>,
+    /// How often the network is right, before and after, if the data has labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<AccuracyReport>,
     /// The fold that followed, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fold: Option<Box<FoldReport>>,

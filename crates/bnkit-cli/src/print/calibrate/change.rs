@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use bnkit::accuracy::AccuracyReport;
 use bnkit::calibrate::{
     DataUsed, LayerChange, LayerCounts, MergeReport, MethodUsed, PartialFile, Pass,
     RecalibrateReport, Sampling,
@@ -18,7 +19,7 @@ use crate::print::page::{Card, Page};
 use crate::print::style::{STRONG, paint};
 use crate::print::table::Table;
 use crate::print::units::{count, sci};
-use crate::print::{Detail, Document, fold, warnings};
+use crate::print::{Detail, Document, accuracy, fold, warnings};
 
 /// What the two reports have in common.
 struct View<'a> {
@@ -31,6 +32,7 @@ struct View<'a> {
     layers: &'a [LayerChange],
     passes: &'a [Pass],
     sampling: Option<&'a Sampling>,
+    accuracy: Option<&'a AccuracyReport>,
     warnings: &'a [Warning],
     shards: &'a [PartialFile],
     partial: Option<&'a PartialFile>,
@@ -118,6 +120,7 @@ fn view(report: &RecalibrateReport) -> View<'_> {
         layers: &report.layers,
         passes: &report.passes,
         sampling: report.sampling.as_ref(),
+        accuracy: report.accuracy.as_ref(),
         warnings: &report.warnings,
         shards: &[],
         partial: report.partial.as_ref(),
@@ -138,6 +141,7 @@ fn merged(report: &MergeReport) -> View<'_> {
         layers: &report.layers,
         passes: &[],
         sampling: Some(&report.sampling),
+        accuracy: None,
         warnings: &report.warnings,
         shards: &report.partials,
         partial: None,
@@ -175,6 +179,9 @@ impl View<'_> {
         let sampling = self.sampling.filter(|_| self.partial.is_none());
         let sampling = sampling.map(|sampling| (sampling, self.seen));
         basis(out, self.data, self.method, sampling)?;
+        if let Some(report) = self.accuracy {
+            line(out, "accuracy", &accuracy::stages(&report.stages))?;
+        }
         for (title, rows) in [
             (
                 "Before → after (medians of the channels; largest shift; range of the ratios)",
@@ -247,6 +254,9 @@ impl View<'_> {
         if let Some(failure) = self.failure {
             writeln!(out, "\n**Failed:** {failure}")?;
         }
+        if let Some(report) = self.accuracy {
+            section(out, "Accuracy", &accuracy::table(&report.stages))?;
+        }
         section(out, "Statistics", &changed(self.layers, true))?;
         section(out, "Ends and certainty", &certainty(self.layers))?;
         section(out, "Unchanged", &unchanged(self.layers, true))?;
@@ -287,6 +297,7 @@ impl View<'_> {
 
     fn cases(&self) -> Vec<Case> {
         let mut cases = page::changed_cases(self.layers);
+        cases.extend(self.accuracy.map(accuracy::case));
         cases.extend(self.fold.iter().flat_map(|fold| fold.cases()));
         cases
     }
@@ -303,6 +314,7 @@ impl View<'_> {
             charts: page::changed_charts(self.layers),
             ..Page::default()
         };
+        page.cards.extend(self.accuracy.and_then(accuracy::card));
         if let Some(fold) = self.fold {
             let of_fold = fold.page();
             page.cards.extend(of_fold.cards);

@@ -11,7 +11,7 @@ use crate::print::github::{Annotation, Level, by_code};
 use crate::print::style::{BAD, GOOD, STRONG, paint};
 use crate::print::table::Table;
 use crate::print::units::short;
-use crate::print::{Detail, Document, fold, warnings};
+use crate::print::{Detail, Document, accuracy, fold, warnings};
 
 /// A sentence is broken into lines of so many characters.
 const WIDTH: usize = 78;
@@ -32,6 +32,9 @@ impl Document for RunReport {
             "data",
             &format!("{}: {}", self.data.path, amount(&self.data)),
         )?;
+        if !self.accuracy.is_empty() {
+            line(out, "accuracy", &accuracy::stages(&self.accuracy))?;
+        }
         for (title, rows) in [
             ("Outputs", outputs(self)),
             ("Train mode against eval mode", distances(self)),
@@ -76,6 +79,7 @@ impl Document for RunReport {
         if let Some((_, sentence)) = judgement(self) {
             writeln!(out, "\n{sentence}")?;
         }
+        section(out, "Accuracy", &accuracy::table(&self.accuracy))?;
         section(out, "Outputs", &outputs(self))?;
         section(out, "Train mode against eval mode", &distances(self))?;
         section(

@@ -13,7 +13,7 @@ use crate::print::page::Page;
 use crate::print::style::{BAD, GOOD, paint};
 use crate::print::table::Table;
 use crate::print::units::{count, short};
-use crate::print::{Detail, Document, fold, warnings};
+use crate::print::{Detail, Document, accuracy, fold, warnings};
 
 /// So many blocks in a row, at most.
 const BLOCKS: usize = 20;
@@ -31,6 +31,9 @@ impl Document for ValidateReport {
             Some((&self.sampling, self.data.samples)),
         )?;
         line(out, "limits", &limits(self))?;
+        if let Some(found) = &self.accuracy {
+            line(out, "accuracy", &accuracy::sentence(found))?;
+        }
         for error in &self.errors {
             line(
                 out,
@@ -74,6 +77,13 @@ impl Document for ValidateReport {
                 ("method", method(&self.method)),
                 ("samples", verdict(&self.sampling, self.data.samples).1),
                 ("limits", limits(self)),
+                (
+                    "accuracy",
+                    self.accuracy
+                        .as_ref()
+                        .map(accuracy::sentence)
+                        .unwrap_or_default(),
+                ),
             ],
         )?;
         if let Some(failure) = &self.failure {

@@ -7,6 +7,7 @@ use bnkit_model::onnx::{Model, Precision};
 
 use super::deliver::{Delivered, Delivery};
 use super::{RecalibrateJob, Source};
+use crate::accuracy::{AccuracyReport, measure};
 use crate::calibrate::apply::{self, Statistics};
 use crate::calibrate::batches::Batches;
 use crate::calibrate::exports;
@@ -60,6 +61,7 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
         partial: None,
         fold: None,
         output: None,
+        accuracy: None,
         failure: None,
     };
     let new = match &job.source {
@@ -71,6 +73,12 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
     if report.partial.is_none() {
         if job.interrupt.requested() {
             return Err(Error::Interrupted);
+        }
+        report.accuracy = accuracy(job, model, &modules, &new, progress)?;
+        if let Some(failure) = report.accuracy.as_ref().and_then(AccuracyReport::failure) {
+            report.failure = Some(failure);
+            report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
+            return Ok(report);
         }
         if opened.is_state_dict() {
             report.output = to_state_dict(job, &opened, &modules, &new, &report, progress)?;
@@ -84,9 +92,40 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
             failure,
         } = delivery.write(&mut changed, progress)?;
         (report.output, report.fold, report.failure) = (output, fold, failure);
+        if let (Source::Data(data), Some(accuracy), Some(_), Some(output)) =
+            (&job.source, &mut report.accuracy, &job.fold, &report.output)
+        {
+            let path = Path::new(&output.path);
+            let folded = Model::open(path)?;
+            if let Some(found) = measure(&folded, path, data, &job.interrupt, progress)? {
+                accuracy.add("folded", found);
+            }
+        }
     }
     report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
     Ok(report)
+}
+
+/// How often the network is right before and after, if the data has labels.
+fn accuracy(
+    job: &RecalibrateJob,
+    model: &Model,
+    modules: &[Module],
+    new: &[Option<Statistics>],
+    progress: &dyn Progress,
+) -> Result<Option<AccuracyReport>> {
+    let Source::Data(data) = &job.source else {
+        return Ok(None);
+    };
+    let Some(before) = measure(model, &job.input, data, &job.interrupt, progress)? else {
+        return Ok(None);
+    };
+    let mut report = AccuracyReport::new(before, job.max_accuracy_drop);
+    let changed = apply::apply(model, modules, new)?;
+    if let Some(after) = measure(&changed, &job.input, data, &job.interrupt, progress)? {
+        report.add("recalibrated", after);
+    }
+    Ok(Some(report))
 }
 
 /// Refuses what cannot be done with a state dict.
@@ -137,6 +176,10 @@ fn to_state_dict(
 fn check(job: &RecalibrateJob) -> Result<()> {
     let refuse = |message: &str| Err(Error::Request(message.to_owned()));
     check_method(&job.method)?;
+    let labelled = matches!(&job.source, Source::Data(data) if data.labels.is_some());
+    if job.max_accuracy_drop.is_some() && !labelled {
+        return refuse("a limit of the accuracy needs labels");
+    }
     let sharded = job.shard != Shard::WHOLE || job.partial.is_some();
     if job.shard != Shard::WHOLE && job.partial.is_none() {
         return refuse(
@@ -314,7 +357,7 @@ fn from_data(
 }
 
 /// The data as batches for the inputs of a model.
-pub(super) fn open(
+pub(crate) fn open(
     model: &Model,
     path: &Path,
     data: &DataOptions,
@@ -327,7 +370,7 @@ pub(super) fn open(
 }
 
 /// An error of the engine as one about the model's file.
-pub(super) fn in_model(error: Error, path: &Path) -> Error {
+pub(crate) fn in_model(error: Error, path: &Path) -> Error {
     match error {
         Error::Request(message) => bnkit_model::Error::invalid(message).in_file(path).into(),
         other => other,

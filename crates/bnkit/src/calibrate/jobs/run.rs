@@ -6,6 +6,7 @@ use bnkit_model::{Error as ModelError, Tensor};
 
 use super::recalibrate::{in_model, open, used};
 use super::{Mode, RunJob};
+use crate::accuracy::{AccuracyStage, Counter};
 use crate::calibrate::files;
 use crate::calibrate::modules::{Module, survey};
 use crate::calibrate::network::Network;
@@ -64,6 +65,10 @@ pub fn run(job: &RunJob, progress: &dyn Progress) -> Result<RunReport> {
                     }
                 }
                 gathered.add(&run.outputs)?;
+                gathered
+                    .right
+                    .add(&batches, number, &run.outputs)
+                    .map_err(|error| in_model(error, &job.input))?;
                 Some(run.outputs)
             }
         };
@@ -72,6 +77,10 @@ pub fn run(job: &RunJob, progress: &dyn Progress) -> Result<RunReport> {
                 .run(number, &batch, &Normalise::Given(given), true)
                 .map_err(|error| in_model(error, &job.input))?;
             gathered.add(&run.outputs)?;
+            gathered
+                .right
+                .add(&batches, number, &run.outputs)
+                .map_err(|error| in_model(error, &job.input))?;
             if let Some(trained) = trained {
                 compare(&mut distances, &run.outputs, &trained)?;
             }
@@ -107,6 +116,11 @@ pub fn run(job: &RunJob, progress: &dyn Progress) -> Result<RunReport> {
             .flat_map(Gathered::summaries)
             .collect(),
         distances: distances.into_iter().map(distance).collect(),
+        accuracy: [train.as_ref(), eval.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(Gathered::accuracy)
+            .collect(),
         batch_norms: match job.mode {
             Mode::Eval => Vec::new(),
             _ => modules.iter().zip(norms).map(norm).collect(),
@@ -181,6 +195,7 @@ struct Gathered {
     /// Whether the values are wanted, and not only their summary.
     keep: bool,
     outputs: Vec<Output>,
+    right: Counter,
 }
 
 struct Output {
@@ -201,7 +216,15 @@ impl Gathered {
             mode,
             keep,
             outputs: Vec::new(),
+            right: Counter::default(),
         }
+    }
+
+    fn accuracy(&self) -> Option<AccuracyStage> {
+        Some(AccuracyStage {
+            stage: self.mode,
+            accuracy: self.right.found()?,
+        })
     }
 
     fn add(&mut self, samples: &Outputs) -> Result<()> {

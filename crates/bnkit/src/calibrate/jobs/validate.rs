@@ -4,6 +4,7 @@ use bnkit_engine::Statistics as Normalise;
 
 use super::ValidateJob;
 use super::recalibrate::{check_method, in_model, nothing_to_do, open, used};
+use crate::accuracy::measure;
 use crate::calibrate::apply::Statistics;
 use crate::calibrate::modules::{Module, survey};
 use crate::calibrate::network::Network;
@@ -72,6 +73,7 @@ pub fn validate(job: &ValidateJob, progress: &dyn Progress) -> Result<ValidateRe
     report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
     report.data = used(&job.data, &batches, Shard::WHOLE, &seen);
     report.warnings.extend(batches.warnings.iter().cloned());
+    report.accuracy = measure(model, &job.input, &job.data, &job.interrupt, progress)?;
     Ok(report)
 }
 
@@ -162,6 +164,7 @@ fn compare(job: &ValidateJob, modules: &[Module], seen: &Seen) -> ValidateReport
         layers,
         worst: channels,
         sampling,
+        accuracy: None,
         errors,
         warnings,
         failure,

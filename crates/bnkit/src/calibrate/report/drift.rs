@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{DataUsed, Extremes, LayerName, MethodUsed, Outcome, Sampling};
+use crate::accuracy::Accuracy;
 use crate::report::{Finding, InputFile, Refusal, Tool, Warning};
 
 /// The limits that drift was judged by.
@@ -101,6 +102,9 @@ pub struct ValidateReport {
     pub worst: Vec<ChannelDrift>,
     /// Whether enough data was seen.
     pub sampling: Sampling,
+    /// How often the network is right with its stored statistics, if the data has labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Accuracy>,
     /// Statistics that no data can be compared with (NaN, a negative variance): they make the model invalid.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Finding>,

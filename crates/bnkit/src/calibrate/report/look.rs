@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{DataUsed, Extremes, LayerName};
+use crate::accuracy::AccuracyStage;
 use crate::report::{InputFile, Refusal, Tool, Warning};
 
 /// How far two modes are apart at one output.
@@ -69,6 +70,9 @@ pub struct RunReport {
     /// With both modes: how far they are apart at each output.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub distances: Vec<OutputDistance>,
+    /// How often the network is right in each mode, if the data has labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accuracy: Vec<AccuracyStage>,
     /// In train mode: how far the batches are from the stored statistics at each BatchNorm.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub batch_norms: Vec<NormDistance>,
