@@ -289,7 +289,7 @@ fn said(stage: &Stage, report: &ReleaseReport) -> String {
             )
         }
         Some(StageReport::Validate(report)) => format!(
-            "{} describe {}",
+            "the statistics of {} describe {}",
             count(report.channels, "channel"),
             report.data.path
         ),
