@@ -221,7 +221,7 @@ fn examples_of_the_page_are_yaml_with_options_that_exist() {
             }
         }
     }
-    assert_eq!(blocks, 4);
+    assert_eq!(blocks, 5);
     let mut commands = 0;
     for line in page.lines() {
         let Some((_, call)) = line.split_once("bnkit fold ") else {
