@@ -1,5 +1,7 @@
 //! The report of `check`.
 
+mod page;
+
 use std::io::{self, Write};
 
 use anstyle::Style;
@@ -9,7 +11,9 @@ use bnkit::report::Evidence;
 
 use super::calibrate::parts::{facts, section};
 use super::calibrate::wrapped;
+use super::finding::{self, Case};
 use super::github::{self, Annotation, by_code};
+use super::page::Page;
 use super::plain::plain;
 use super::style::{BAD, DOUBTFUL, FAINT, GOOD, STRONG, paint};
 use super::table::Table;
@@ -63,23 +67,29 @@ impl Document for CheckReport {
         facts(
             out,
             &[
-                (
-                    "result",
-                    self.failure.clone().unwrap_or_else(|| totals(self)),
-                ),
                 ("model", about(self)),
                 ("findings", totals(self)),
                 ("not checked", unchecked(self)),
             ],
         )?;
-        let mut found = Table::new(&["level", "code", "where", "what", "to do"]);
+        let mut to_do = Table::new(&["code", "findings", "what it is", "what to do"]);
+        for group in groups(&self.findings) {
+            let first = &group[0];
+            to_do.row([
+                format!("`{}`", first.code),
+                group.len().to_string(),
+                title(first.code).to_owned(),
+                first.action.to_owned(),
+            ]);
+        }
+        section(out, "What to do", &to_do)?;
+        let mut found = Table::new(&["level", "code", "where", "what"]);
         for finding in &self.findings {
             found.row([
                 finding.level.name().to_owned(),
                 format!("`{}`", finding.code),
                 code_span(finding),
                 finding.message.clone(),
-                finding.action.to_owned(),
             ]);
         }
         section(out, "Findings", &found)?;
@@ -93,6 +103,18 @@ impl Document for CheckReport {
             ]);
         }
         section(out, "Suppressed", &accepted)
+    }
+
+    fn findings(&self) -> Vec<finding::Finding> {
+        page::findings(self)
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        page::cases(self)
+    }
+
+    fn page(&self) -> Page {
+        page::page(self)
     }
 
     fn annotations(&self) -> Vec<Annotation> {
@@ -174,16 +196,20 @@ fn groups(findings: &[Finding]) -> Vec<&[Finding]> {
     findings.chunk_by(same).collect()
 }
 
+/// What a code means, in a line.
+fn title(code: &str) -> &'static str {
+    explain::find(code).map_or("", |explanation| explanation.title)
+}
+
 fn one_code(group: &[Finding], out: &mut dyn Write, detail: Detail) -> io::Result<()> {
     let first = &group[0];
-    let title = explain::find(first.code).map_or("", |explanation| explanation.title);
     let number = match group.len() {
         1 => String::new(),
         number => format!(" ({number})"),
     };
     let level = paint(style(first.level), first.level.name());
     writeln!(out, "{level} {}{number}", paint(STRONG, first.code))?;
-    for line in wrapped(title, WIDTH - 2) {
+    for line in wrapped(title(first.code), WIDTH - 2) {
         writeln!(out, "  {}", paint(FAINT, line))?;
     }
     let limit = match (detail, first.level) {
