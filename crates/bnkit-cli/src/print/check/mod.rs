@@ -105,6 +105,11 @@ impl Document for CheckReport {
         section(out, "Suppressed", &accepted)
     }
 
+    fn summary(&self) -> Option<(github::Level, String)> {
+        // The annotations are the findings alone; elsewhere the totals are the summary.
+        Some((github::Level::Notice, totals(self)))
+    }
+
     fn findings(&self) -> Vec<finding::Finding> {
         page::findings(self)
     }
@@ -127,14 +132,18 @@ impl Document for CheckReport {
             });
             by_code(loudness, &self.input.path, texts)
         };
-        [
-            (Level::Error, github::Level::Error),
-            (Level::Warning, github::Level::Warning),
-            (Level::Note, github::Level::Notice),
-        ]
-        .into_iter()
-        .flat_map(|(level, loudness)| of(level, loudness))
-        .collect()
+        [Level::Error, Level::Warning, Level::Note]
+            .into_iter()
+            .flat_map(|level| of(level, loudness(level)))
+            .collect()
+    }
+}
+
+fn loudness(level: Level) -> github::Level {
+    match level {
+        Level::Error => github::Level::Error,
+        Level::Warning => github::Level::Warning,
+        Level::Note | Level::Allow => github::Level::Notice,
     }
 }
 
