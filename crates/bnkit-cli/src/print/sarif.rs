@@ -39,7 +39,7 @@ fn log(facts: &Facts, findings: &[Finding], folder: &Path) -> Value {
         .iter()
         .map(|finding| result(finding, uri.as_deref(), &codes))
         .collect();
-    let artifacts: Vec<Value> = facts
+    let mut artifacts: Vec<Value> = facts
         .files
         .iter()
         .map(|file| {
@@ -57,6 +57,8 @@ fn log(facts: &Facts, findings: &[Finding], folder: &Path) -> Value {
             artifact
         })
         .collect();
+    // A file that is compared with itself is one.
+    artifacts.dedup();
     json!({
         "$schema": SCHEMA,
         "version": "2.1.0",

@@ -244,11 +244,7 @@ pub(super) fn drift_page(report: &ValidateReport) -> Page {
                 format!("{} of {}", report.drifted_layers, compared.len()),
                 "",
             ),
-            Card::new(
-                "Samples",
-                grouped(report.data.samples),
-                &*report.data.path,
-            ),
+            Card::new("Samples", grouped(report.data.samples), &*report.data.path),
         ],
         charts: match compared.is_empty() {
             true => Vec::new(),

@@ -105,6 +105,11 @@ impl Document for CheckReport {
         section(out, "Suppressed", &accepted)
     }
 
+    fn summary(&self) -> Option<(github::Level, String)> {
+        // The annotations are the findings alone; elsewhere the totals are the summary.
+        Some((github::Level::Notice, totals(self)))
+    }
+
     fn findings(&self) -> Vec<finding::Finding> {
         page::findings(self)
     }

@@ -154,7 +154,10 @@ mod tests {
             ),
             "{html}"
         );
-        assert!(html.contains("<th scope=\"col\">|b|</th>"), "{html}");
+        assert!(
+            html.contains("<th scope=\"col\" class=\"n\">|b|</th>"),
+            "{html}"
+        );
         assert!(
             html.contains("<td><code>x</code></td><td class=\"n\" data-v=\"1.024e3\">1,024</td>"),
             "{html}"

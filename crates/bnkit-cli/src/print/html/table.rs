@@ -2,11 +2,14 @@
 
 use crate::print::escape::markup;
 use crate::print::page::{Cell, Grid, Look};
+use crate::print::units::grouped;
 
 /// A table with this many rows can be filtered.
 const FILTERED: usize = 8;
 /// With this many, it scrolls within the page and its header stays in sight.
 const TALL: usize = 60;
+/// A table shows this many rows at most: a browser takes seconds to lay out more, and nobody reads them here.
+const MOST: usize = 2000;
 /// A name of more bytes than this may be broken.
 const LONG: usize = 28;
 
@@ -59,10 +62,17 @@ pub(super) fn table(name: &str, header: &[String], rows: &[Vec<String>]) -> Stri
         out += "</tr></thead>\n";
     }
     out += "<tbody>\n";
-    for row in rows {
+    for row in &rows[..rows.len().min(MOST)] {
         out += &format!("<tr>{}</tr>\n", row.concat());
     }
-    out + "</tbody></table></div>\n"
+    out += "</tbody></table></div>\n";
+    if let Some(hidden @ 1..) = rows.len().checked_sub(MOST) {
+        out += &format!(
+            "<p class=\"note\">… and {} more rows, which are left out of the page: the JSON report has all.</p>\n",
+            grouped(hidden as u64)
+        );
+    }
+    out
 }
 
 /// A number, or nothing.
