@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use bnkit_model::Limits;
 use bnkit_model::onnx::{Model, NodeId};
 use bnkit_model::safetensors::StateDict;
+use bnkit_model::source::read_text;
 use serde::Serialize;
 
 use super::bind::{Binding, Bound};
@@ -296,7 +298,7 @@ impl<'d> Folding<'d> {
                 });
             }
             PairingSource::Pairs(path) => {
-                pairing::from_file(&read_text(path)?, path, &entries(dict))?
+                pairing::from_file(&read_yaml(path)?, path, &entries(dict))?
             }
             PairingSource::Preset { name, .. } => {
                 let choice = name
@@ -561,9 +563,8 @@ fn with_epsilon(mut pairing: Pairing, epsilon: Option<f64>) -> Pairing {
     pairing
 }
 
-fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path)
-        .map_err(|error| bnkit_model::Error::io(path, "cannot read", error).into())
+fn read_yaml(path: &Path) -> Result<String> {
+    Ok(read_text(path, Limits::get().yaml_bytes)?)
 }
 
 fn constant_operators(model: &Model) -> HashSet<NodeId> {

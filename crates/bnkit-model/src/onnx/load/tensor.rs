@@ -7,10 +7,7 @@ use crate::onnx::model::{External, Payload, Span, TensorDef};
 use crate::source::Window;
 use crate::tensor::element_count;
 use crate::wire::{Fields, WireType, malformed};
-use crate::{DType, Error, Result, proto};
-
-/// The most dimensions that a tensor may have; a few is what real ones have.
-const MAX_RANK: usize = 1024;
+use crate::{DType, Error, Limits, Result, proto};
 
 /// What the fields of a `TensorProto` say, before it is checked.
 #[derive(Default)]
@@ -63,8 +60,9 @@ impl Header {
                 14 => header.external = field.value == 1,
                 _ => {}
             }
-            if header.dims.len() > MAX_RANK {
-                let message = format!("has more than {MAX_RANK} dimensions");
+            let most = Limits::get().tensor_rank;
+            if header.dims.len() as u64 > most {
+                let message = format!("has more than {most} dimensions");
                 return Err(Error::invalid(message).at(format!("tensor \"{}\"", header.name)));
             }
         }

@@ -102,7 +102,8 @@ pub(super) fn bias(
     let Some(bias) = quantised::bias(context, node, 2)? else {
         return Ok(None);
     };
-    if bias.values.len() != channels {
+    // One row of `channels` values has as many, but no bias has two axes.
+    if bias.dims != [channels] {
         let message = format!(
             "expected a bias of {channels} channels, found shape {:?}",
             bias.dims
