@@ -4,9 +4,14 @@
 //! have been parsed once like any command line. So whatever is said on the command line wins, a new option can be
 //! configured from the day it is declared, and a wrong value is reported in the same words as on the command line.
 
+mod place;
+#[cfg(test)]
+mod schema;
+
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use clap::builder::Resettable;
 use clap::{Arg, ArgAction, Command};
 use serde_yaml::Value;
 
@@ -104,7 +109,8 @@ fn section(command: Command, place: &Place<'_>, options: &Value) -> anyhow::Resu
             .chain([PREPROCESS])
             .collect::<Vec<_>>()
             .join(", ");
-        bail!(place.error(format!("unknown section {name:?}: there are {known}")));
+        let near = near(name, command.get_subcommands().map(Command::get_name));
+        bail!(place.error(format!("unknown section {name:?}{near}: there are {known}")));
     };
     let options = match options {
         Value::Null => return Ok(command),
@@ -137,7 +143,11 @@ fn default(
         (Some(arg), _) => (arg.clone(), false),
         (None, Some(arg)) => (arg.clone(), true),
         (None, None) => {
-            bail!(place.error(format!("section {section:?}: unknown option {option:?}")))
+            let options = declared.get_arguments().chain(command.get_arguments());
+            let near = near(option, options.filter_map(Arg::get_long));
+            bail!(place.error(format!(
+                "section {section:?}: unknown option {option:?}{near}"
+            )))
         }
     };
     let values = values(&arg, value)
@@ -150,6 +160,19 @@ fn default(
     } else {
         command.mut_subcommand(section, |section| section.mut_arg(id, change))
     })
+}
+
+/// ", did you mean …?", if something is called nearly so.
+fn near<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> String {
+    let likeness = |name: &'n str| (strsim::jaro_winkler(wrong, name), name);
+    let best = names
+        .filter(|name| !NOT_HERE.contains(name))
+        .map(likeness)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match best {
+        Some((likeness, name)) if likeness > 0.8 => format!(" (did you mean {name:?}?)"),
+        _ => String::new(),
+    }
 }
 
 /// The words that a value stands for.
@@ -180,7 +203,12 @@ fn check(arg: &Arg, values: &[String]) -> Result<(), String> {
     }
     let long = arg.get_long().unwrap_or_default();
     let words = values.iter().map(|value| format!("--{long}={value}"));
-    let alone = Command::new("config").no_binary_name(true).arg(arg.clone());
+    // What other options it needs or excludes is looked at with the whole command line.
+    let arg = arg
+        .clone()
+        .conflicts_with(Resettable::Reset)
+        .requires(Resettable::Reset);
+    let alone = Command::new("config").no_binary_name(true).arg(arg);
     let Err(error) = alone.try_get_matches_from(words) else {
         return Ok(());
     };
@@ -223,41 +251,13 @@ impl<'a> Place<'a> {
         Self { keys, ..*self }
     }
 
-    /// The line of the innermost key: the parser keeps no positions, so the keys are looked for in order.
-    fn line(&self) -> Option<usize> {
-        let mut lines = self.text.lines().enumerate().peekable();
-        let mut found = None;
-        for key in &self.keys {
-            while lines.peek().is_some_and(|(_, line)| !has_key(line, key)) {
-                lines.next();
-            }
-            found = Some(lines.peek()?.0 + 1);
-        }
-        found
-    }
-
     fn error(&self, message: impl std::fmt::Display) -> anyhow::Error {
         let path = self.path.display();
-        match self.line() {
-            Some(line) => anyhow::anyhow!("{path}:{line}: {message}"),
+        match place::of_key(self.text, &self.keys) {
+            Some((line, column)) => anyhow::anyhow!("{path}:{line}:{column}: {message}"),
             None => anyhow::anyhow!("{path}: {message}"),
         }
     }
-}
-
-/// Whether `key:` stands in a line, as a key of its own.
-fn has_key(line: &str, key: &str) -> bool {
-    let line = line.split(" #").next().unwrap_or(line);
-    line.match_indices(key).any(|(at, _)| {
-        let free = line[..at]
-            .chars()
-            .next_back()
-            .is_none_or(|before| " {,\"'".contains(before));
-        free && line[at + key.len()..]
-            .trim_start_matches(['"', '\''])
-            .trim_start()
-            .starts_with(':')
-    })
 }
 
 #[cfg(test)]
@@ -359,31 +359,31 @@ mod tests {
         let error = |yaml| parsed(yaml, &["fold", "m.onnx"]).unwrap_err();
         assert_eq!(
             error("verify:\n  samples: 1\nfold:\n  # sample: 1\n  sample: 3\n"),
-            "c.yaml:5: section \"fold\": unknown option \"sample\""
+            "c.yaml:5:3: section \"fold\": unknown option \"sample\" (did you mean \"samples\"?)"
         );
         assert_eq!(
             error("fold: {onyl: [a]}"),
-            "c.yaml:1: section \"fold\": unknown option \"onyl\""
+            "c.yaml:1:8: section \"fold\": unknown option \"onyl\" (did you mean \"only\"?)"
         );
         assert_eq!(
             error("\nfodl:\n"),
-            "c.yaml:2: unknown section \"fodl\": there are fold, check, inspect, recalibrate, validate, run, stats, merge, verify, diff, pair, unfold, convert, explain, completions, man, preprocess"
+            "c.yaml:2:1: unknown section \"fodl\" (did you mean \"fold\"?): there are fold, check, inspect, recalibrate, validate, run, stats, merge, verify, diff, pair, unfold, convert, release, explain, completions, man, preprocess"
         );
         assert_eq!(
             error("fold:\n  samples: 0\n"),
-            "c.yaml:2: section \"fold\": invalid value '0' for '--samples <N>': 0 is not in 1..=4294967295"
+            "c.yaml:2:3: section \"fold\": invalid value '0' for '--samples <N>': 0 is not in 1..=4294967295"
         );
         assert_eq!(
             error("fold: {dry-run: 1}"),
-            "c.yaml:1: section \"fold\": dry-run: expected true or false"
+            "c.yaml:1:8: section \"fold\": dry-run: expected true or false"
         );
         assert_eq!(
             error("fold: {atol: [1]}"),
-            "c.yaml:1: section \"fold\": atol: expected one value, not a list"
+            "c.yaml:1:8: section \"fold\": atol: expected one value, not a list"
         );
         assert_eq!(
             error("fold: {config: x}"),
-            "c.yaml:1: section \"fold\": unknown option \"config\""
+            "c.yaml:1:8: section \"fold\": unknown option \"config\""
         );
         assert!(
             error("fold: [").starts_with("c.yaml: "),

@@ -221,14 +221,16 @@ fn examples_of_the_page_are_yaml_with_options_that_exist() {
             }
         }
     }
-    assert_eq!(blocks, 4);
+    assert_eq!(blocks, 5);
     let mut commands = 0;
     for line in page.lines() {
-        let Some((_, call)) = line.split_once("bnkit fold ") else {
-            continue;
-        };
-        exist("fold", &options(call.split("||").next().unwrap()));
-        commands += 1;
+        for command in ["fold", "release"] {
+            let Some((_, call)) = line.split_once(&format!("bnkit {command} ")) else {
+                continue;
+            };
+            exist(command, &options(call.split("||").next().unwrap()));
+            commands += 1;
+        }
     }
     assert!(commands >= 3, "{commands}");
     exist("validate", &["--max-mean-drift".to_owned()].into());

@@ -27,7 +27,7 @@ pub mod proto;
 pub mod safetensors;
 pub mod source;
 pub mod stored;
-mod temporary;
+pub mod temporary;
 pub mod tensor;
 pub mod wire;
 

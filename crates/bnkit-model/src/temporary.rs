@@ -5,16 +5,19 @@
 //!
 //! | name | what it is | what becomes of it |
 //! | --- | --- | --- |
-//! | `.bnkit-XXXXXX.tmp` | a file in the making | deleted |
+//! | `.bnkit-XXXXXX.tmp` | a file in the making, or a folder of them | deleted |
 //! | `.bnkit-XXXXXX.NAME.old` | a folder: `NAME` and the files it needs, as they were before they were replaced | all of them come back if there is no `NAME`; or else deleted |
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempDir};
+
+use crate::output;
+use crate::{Error, Result};
 
 pub(crate) const PREFIX: &str = ".bnkit-";
 const MAKING: &str = ".tmp";
@@ -38,6 +41,42 @@ pub(crate) fn create(folder: &Path, mode: u32) -> io::Result<NamedTempFile> {
         if file.as_file().metadata()?.nlink() > 0 {
             return Ok(file);
         }
+    }
+}
+
+/// A locked temporary folder beside an output, for what is needed until the output is there. Deleted when this is dropped.
+#[derive(Debug)]
+pub struct Folder {
+    folder: TempDir,
+    _lock: File,
+}
+
+impl Folder {
+    /// A new folder beside `path`.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn beside(path: &Path) -> Result<Self> {
+        let beside = output::folder(path);
+        let failed = |error| Error::io(beside, "cannot create a folder in it", error);
+        sweep(beside);
+        let folder = Builder::new()
+            .prefix(PREFIX)
+            .suffix(MAKING)
+            .rand_bytes(RANDOM)
+            .tempdir_in(beside)
+            .map_err(failed)?;
+        let lock = File::open(folder.path()).map_err(failed)?;
+        let _ = flock(&lock, FlockOperation::LockExclusive);
+        Ok(Self {
+            folder,
+            _lock: lock,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
     }
 }
 
@@ -87,6 +126,7 @@ impl Left {
         flock(&left, FlockOperation::NonBlockingLockExclusive)?;
         match self {
             Self::Making if own.is_file() => std::fs::remove_file(path),
+            Self::Making if own.is_dir() => std::fs::remove_dir_all(path),
             Self::Replaced(name) if own.is_dir() => {
                 if !exists(&folder.join(name)) {
                     bring_back(path, folder, name)?;
@@ -154,7 +194,9 @@ mod tests {
             std::fs::write(path(name), name).unwrap();
         }
         std::os::unix::fs::symlink(path("model.onnx"), path(".bnkit-abcDE5.tmp")).unwrap();
+        std::fs::create_dir(path(".bnkit-abcDE6.tmp")).unwrap();
         let used = create(folder.path(), 0o600).unwrap();
+        let used_folder = Folder::beside(&path("model.onnx")).unwrap();
         sweep(folder.path());
         let mut expected = vec![
             ".bnkit-abcDE1.tmp.txt".to_owned(),
@@ -163,14 +205,9 @@ mod tests {
             ".bnkit-notes.tmp".to_owned(),
             "model.onnx".to_owned(),
         ];
-        expected.push(
-            used.path()
-                .file_name()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned(),
-        );
+        for used in [used.path(), used_folder.path()] {
+            expected.push(used.file_name().unwrap().to_str().unwrap().to_owned());
+        }
         expected.sort();
         assert_eq!(names(folder.path()), expected);
     }

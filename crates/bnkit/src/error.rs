@@ -15,6 +15,14 @@ pub enum Error {
     /// Something was asked for that does not fit together.
     #[error("{0}")]
     Request(String),
+    /// A stage of a release could not work.
+    #[error("stage {stage}: {source}")]
+    Stage {
+        /// The stage, as in "fold".
+        stage: &'static str,
+        /// Why.
+        source: Box<Error>,
+    },
     /// The user ended the job; nothing was written.
     #[error("interrupted: nothing was written")]
     Interrupted,

@@ -38,6 +38,7 @@ mod norms;
 pub mod pipeline;
 pub mod profile;
 mod refusal;
+pub mod release;
 pub mod report;
 pub mod route;
 pub mod site;

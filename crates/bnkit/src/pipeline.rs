@@ -67,6 +67,9 @@ pub struct FoldJob {
     pub require_end_to_end: bool,
     /// A kept (not skipped) BatchNorm is a failure: nothing is written.
     pub require_all_folded: bool,
+    /// The share of the BatchNorms (those that are skipped do not count) that must not be kept, from 0 to 1: if fewer fold, nothing
+    /// is written.
+    pub min_folded: Option<f64>,
 }
 
 impl FoldJob {
@@ -83,6 +86,17 @@ impl FoldJob {
             verify: Some(VerifyOptions::default()),
             require_end_to_end: false,
             require_all_folded: false,
+            min_folded: None,
+        }
+    }
+}
+
+impl FoldJob {
+    pub(crate) fn gates(&self) -> Gates {
+        Gates {
+            end_to_end: self.require_end_to_end,
+            all_folded: self.require_all_folded,
+            min_folded: self.min_folded,
         }
     }
 }
@@ -141,11 +155,7 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         output: None,
     };
     report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
-    report.failure = Gates {
-        end_to_end: job.require_end_to_end,
-        all_folded: job.require_all_folded,
-    }
-    .failure(&report);
+    report.failure = job.gates().failure(&report);
     if let (Some(output), None) = (&job.output, &report.failure) {
         progress.begin(Phase::Writing, Some(report.input.bytes));
         record(&mut plan, job, &report)?;
@@ -169,11 +179,18 @@ pub(crate) struct Gates {
     pub(crate) end_to_end: bool,
     /// No BatchNorm may be kept.
     pub(crate) all_folded: bool,
+    /// The share of BatchNorms that must fold.
+    pub(crate) min_folded: Option<f64>,
 }
 
 impl Gates {
     /// Why the answer is "no", in one sentence.
     pub(crate) fn failure(self, report: &FoldReport) -> Option<String> {
+        self.of_fold(report).or_else(|| self.of_proof(report))
+    }
+
+    /// What is wrong with the fold.
+    pub(crate) fn of_fold(self, report: &FoldReport) -> Option<String> {
         if let Some(finding) = report.errors.first() {
             let more = match report.errors.len() {
                 1 => String::new(),
@@ -195,6 +212,18 @@ impl Gates {
                 report.sites.len()
             ));
         }
+        let (share, required) = (report.summary.folded_share(), self.min_folded?);
+        (share < required).then(|| {
+            format!(
+                "{:.1} % of the BatchNorms fold, and {:.1} % are required",
+                share * 100.0,
+                required * 100.0
+            )
+        })
+    }
+
+    /// What is wrong with the proof.
+    pub(crate) fn of_proof(self, report: &FoldReport) -> Option<String> {
         let verification = report.verification.as_ref()?;
         match verification.verdict {
             Verdict::NotEquivalent => Some(match &verification.culprit {

@@ -224,6 +224,17 @@ pub struct Summary {
     pub nodes_after: usize,
 }
 
+impl Summary {
+    /// The share of the BatchNorms that are gone as such (folded, half folded, merged, lowered), from 0 to 1. Skipped ones do not count;
+    /// of none, all are gone.
+    pub fn folded_share(&self) -> f64 {
+        match self.batch_norms - self.skipped {
+            0 => 1.0,
+            asked => 1.0 - self.kept as f64 / asked as f64,
+        }
+    }
+}
+
 /// The outcome of `fold`: schema `bnkit.fold/1`.
 #[derive(Debug, Clone, Serialize)]
 pub struct FoldReport {

@@ -34,6 +34,7 @@ fn job(input: PathBuf, output: &Path, source: PairingSource) -> StateFoldJob {
         verify: Some(VerifyOptions::default()),
         require_end_to_end: false,
         require_all_folded: false,
+        min_folded: None,
     }
 }
 

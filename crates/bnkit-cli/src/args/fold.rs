@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::proof::Proof;
 use super::state_dict::StateDict;
+use super::values;
 
 /// Fold BatchNorm into its neighbours, prove the result equal, write it
 ///
@@ -72,6 +73,10 @@ pub(crate) struct Fold {
     /// Fail if a BatchNorm has to stay (skipped ones do not count)
     #[arg(long, help_heading = "What is folded")]
     pub(crate) require_all_folded: bool,
+
+    /// Fail if less than this share of the BatchNorms folds, as in 0.9 or 90% (skipped ones do not count)
+    #[arg(long, value_name = "SHARE", value_parser = values::share, help_heading = "What is folded")]
+    pub(crate) min_folded: Option<f64>,
 
     /// Write the model without proving anything
     #[arg(long, help_heading = "Proof")]

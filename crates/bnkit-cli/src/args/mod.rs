@@ -19,6 +19,7 @@ pub(crate) mod method;
 pub(crate) mod pair;
 pub(crate) mod proof;
 pub(crate) mod recalibrate;
+pub(crate) mod release;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod shared;
@@ -77,6 +78,7 @@ pub(crate) enum Command {
     Pair(pair::Pair),
     Unfold(unfold::Unfold),
     Convert(convert::Convert),
+    Release(release::Release),
     Explain(explain::Explain),
     Completions(completions::Completions),
     Man(man::Man),

@@ -10,9 +10,18 @@ use crate::progress::Bar;
 
 pub(super) fn run(args: &Check, output: &Output) -> anyhow::Result<Answer> {
     output.check(&[&args.model])?;
-    let job = CheckJob {
+    let job = job(args, output.wants_hashes());
+    let bar = Bar::new(output.quiet());
+    let report = check::check(&job, &bar)?;
+    drop(bar);
+    output.result(&report)?;
+    Ok(answer(report.failure.as_deref()))
+}
+
+pub(super) fn job(args: &Check, hash: bool) -> CheckJob {
+    CheckJob {
         input: args.model.clone(),
-        hash: output.wants_hashes(),
+        hash,
         options: CheckOptions {
             levels: args.levels.0.clone(),
             suppressions: args.suppress.clone(),
@@ -25,10 +34,5 @@ pub(super) fn run(args: &Check, output: &Output) -> anyhow::Result<Answer> {
                 ..Options::default()
             },
         },
-    };
-    let bar = Bar::new(output.quiet());
-    let report = check::check(&job, &bar)?;
-    drop(bar);
-    output.result(&report)?;
-    Ok(answer(report.failure.as_deref()))
+    }
 }

@@ -73,7 +73,7 @@ pub(super) fn run(args: &Fold, force: bool, output: &Output) -> anyhow::Result<A
     Ok(answer(report.failure.as_deref()))
 }
 
-fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob {
+pub(super) fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob {
     FoldJob {
         input: args.model.clone(),
         output,
@@ -85,6 +85,7 @@ fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool) -> FoldJob
         verify: (!args.no_verify).then(|| args.proof.options()),
         require_end_to_end: args.proof.end_to_end(),
         require_all_folded: args.require_all_folded,
+        min_folded: args.min_folded,
     }
 }
 
@@ -125,6 +126,7 @@ fn of_state_dict(
         verify: (!args.no_verify).then(|| args.proof.options()),
         require_end_to_end: args.proof.end_to_end(),
         require_all_folded: args.require_all_folded,
+        min_folded: args.min_folded,
     })
 }
 

@@ -11,6 +11,7 @@ mod man;
 mod merge;
 mod pair;
 mod recalibrate;
+mod release;
 mod run;
 mod stats;
 mod target;
@@ -53,6 +54,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Answer> {
         Command::Pair(args) => pair::run(&args, cli.shared.force, &output),
         Command::Unfold(args) => unfold::run(&args, cli.shared.force, &output),
         Command::Convert(args) => convert::run(&args, cli.shared.force, &output),
+        Command::Release(args) => release::run(
+            &args,
+            cli.shared.config.as_deref(),
+            cli.shared.force,
+            &output,
+        ),
         Command::Explain(args) => explain::run(&args, &output),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
-use bnkit::calibrate::{self, FoldAfter, MethodOptions, RecalibrateJob, Shard, Source, Stability};
+use bnkit::calibrate::{
+    self, FoldAfter, Interrupt, MethodOptions, RecalibrateJob, Shard, Source, Stability,
+};
 use bnkit::data::images::is_folder_of_images;
 
 use super::{Answer, answer, target};
@@ -30,11 +32,33 @@ pub(super) fn run(args: &Recalibrate, force: bool, output: &Output) -> anyhow::R
 
     let bar = Bar::new(output.quiet());
     let job = RecalibrateJob {
-        input: args.model.clone(),
-        graph: args.estimate.graph.clone(),
         output: out,
         force,
         hash: output.wants_hashes(),
+        fold,
+        ..job(args, source, interrupt::on_signals(&bar)?)
+    };
+    let report = calibrate::recalibrate(&job, &bar)?;
+    drop(bar);
+    if let Some(partial) = report.partial.as_ref().filter(|partial| !partial.complete) {
+        bail!(
+            "interrupted: {} holds the {} batches that had run, and says so",
+            partial.path,
+            partial.batches
+        );
+    }
+    output.result(&report)?;
+    Ok(answer(report.failure.as_deref()))
+}
+
+/// What the arguments say, but for the output.
+pub(super) fn job(args: &Recalibrate, source: Source, interrupt: Interrupt) -> RecalibrateJob {
+    RecalibrateJob {
+        input: args.model.clone(),
+        graph: args.estimate.graph.clone(),
+        output: None,
+        force: false,
+        hash: false,
         source,
         method: MethodOptions {
             method: args.estimate.method,
@@ -51,23 +75,12 @@ pub(super) fn run(args: &Recalibrate, force: bool, output: &Output) -> anyhow::R
         dropout: args.estimate.dropout,
         threads: 0,
         max_accuracy_drop: args.max_accuracy_drop,
-        fold,
-        interrupt: interrupt::on_signals(&bar)?,
-    };
-    let report = calibrate::recalibrate(&job, &bar)?;
-    drop(bar);
-    if let Some(partial) = report.partial.as_ref().filter(|partial| !partial.complete) {
-        bail!(
-            "interrupted: {} holds the {} batches that had run, and says so",
-            partial.path,
-            partial.batches
-        );
+        fold: None,
+        interrupt,
     }
-    output.result(&report)?;
-    Ok(answer(report.failure.as_deref()))
 }
 
-fn source(args: &Recalibrate) -> anyhow::Result<Source> {
+pub(super) fn source(args: &Recalibrate) -> anyhow::Result<Source> {
     match &args.from {
         Some(_) if args.data.data.is_some() => {
             bail!("--from takes statistics from a file and --data makes them: say one of the two")

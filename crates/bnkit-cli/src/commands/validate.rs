@@ -1,6 +1,8 @@
 //! `bnkit validate`.
 
-use bnkit::calibrate::{self, DriftLimits, MethodOptions, Stability, ValidateJob};
+use bnkit::calibrate::{
+    self, DataOptions, DriftLimits, Interrupt, MethodOptions, Stability, ValidateJob,
+};
 
 use super::{Answer, answer};
 use crate::args::validate::Validate;
@@ -12,10 +14,28 @@ pub(super) fn run(args: &Validate, output: &Output) -> anyhow::Result<Answer> {
     let data = args.data.options()?;
     output.check(&[&args.model])?;
     let bar = Bar::new(output.quiet());
-    let job = ValidateJob {
+    let job = job(
+        args,
+        data,
+        output.wants_hashes(),
+        interrupt::on_signals(&bar)?,
+    );
+    let report = calibrate::validate(&job, &bar)?;
+    drop(bar);
+    output.result(&report)?;
+    Ok(answer(report.failure.as_deref()))
+}
+
+pub(super) fn job(
+    args: &Validate,
+    data: DataOptions,
+    hash: bool,
+    interrupt: Interrupt,
+) -> ValidateJob {
+    ValidateJob {
         input: args.model.clone(),
         graph: args.estimate.graph.clone(),
-        hash: output.wants_hashes(),
+        hash,
         data,
         method: MethodOptions {
             method: args.estimate.method,
@@ -34,10 +54,6 @@ pub(super) fn run(args: &Validate, output: &Output) -> anyhow::Result<Answer> {
         until_stable: args.estimate.until_stable,
         dropout: args.estimate.dropout,
         threads: 0,
-        interrupt: interrupt::on_signals(&bar)?,
-    };
-    let report = calibrate::validate(&job, &bar)?;
-    drop(bar);
-    output.result(&report)?;
-    Ok(answer(report.failure.as_deref()))
+        interrupt,
+    }
 }

@@ -9,7 +9,9 @@ use bnkit::report::Evidence;
 
 use super::calibrate::parts::{facts, section};
 use super::calibrate::wrapped;
+use super::finding::{Case, CaseOutcome, Place};
 use super::github::{self, Annotation, by_code};
+use super::page::{Card, Page};
 use super::plain::plain;
 use super::style::{BAD, DOUBTFUL, FAINT, GOOD, STRONG, paint};
 use super::table::Table;
@@ -95,6 +97,51 @@ impl Document for CheckReport {
         section(out, "Suppressed", &accepted)
     }
 
+    fn summary(&self) -> Option<(github::Level, String)> {
+        // The annotations are the findings alone; elsewhere the totals are the summary.
+        Some((github::Level::Notice, totals(self)))
+    }
+
+    fn findings(&self) -> Vec<super::finding::Finding> {
+        let finding = |it: &Finding| super::finding::Finding {
+            level: loudness(it.level),
+            code: it.code,
+            place: place(it).and_then(|node| Place::new(node, "")),
+            message: it.message.clone(),
+        };
+        self.findings.iter().map(finding).collect()
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let case = |rule: &CheckedRule| {
+            let found = self.findings.iter().filter(|it| it.code == rule.code);
+            let said: Vec<String> = found.clone().map(sentence).collect();
+            let outcome = match found.map(|it| it.level).max() {
+                Some(Level::Error) => CaseOutcome::Failed(said.join("\n")),
+                Some(_) => CaseOutcome::Passed(said.join("\n")),
+                None if rule.checked => CaseOutcome::Passed(String::new()),
+                None if rule.level == Level::Allow => CaseOutcome::Skipped("allowed".to_owned()),
+                None => CaseOutcome::Skipped("not for this checkpoint".to_owned()),
+            };
+            Case::new("rule", rule.code, outcome)
+        };
+        self.rules.iter().map(case).collect()
+    }
+
+    fn page(&self) -> Page {
+        let summary = self.summary;
+        let number = |title, number: usize| Card::new(title, number.to_string(), "");
+        Page {
+            cards: vec![
+                number("Errors", summary.errors),
+                number("Warnings", summary.warnings),
+                number("Notes", summary.notes),
+                number("Accepted", summary.suppressed),
+            ],
+            ..Page::default()
+        }
+    }
+
     fn annotations(&self) -> Vec<Annotation> {
         let of = |level: Level, loudness| {
             let found = groups(&self.findings).into_iter();
@@ -105,14 +152,18 @@ impl Document for CheckReport {
             });
             by_code(loudness, &self.input.path, texts)
         };
-        [
-            (Level::Error, github::Level::Error),
-            (Level::Warning, github::Level::Warning),
-            (Level::Note, github::Level::Notice),
-        ]
-        .into_iter()
-        .flat_map(|(level, loudness)| of(level, loudness))
-        .collect()
+        [Level::Error, Level::Warning, Level::Note]
+            .into_iter()
+            .flat_map(|level| of(level, loudness(level)))
+            .collect()
+    }
+}
+
+fn loudness(level: Level) -> github::Level {
+    match level {
+        Level::Error => github::Level::Error,
+        Level::Warning => github::Level::Warning,
+        Level::Note | Level::Allow => github::Level::Notice,
     }
 }
 

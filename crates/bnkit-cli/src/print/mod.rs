@@ -21,6 +21,7 @@ mod page;
 mod pair;
 pub(crate) mod plain;
 pub(crate) mod proof;
+mod release;
 #[cfg(test)]
 pub(crate) mod samples;
 mod sarif;

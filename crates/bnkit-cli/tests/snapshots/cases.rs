@@ -48,6 +48,21 @@ pub(crate) const CASES: &[Case] = &[
     exact("fold", net, &["fold net.onnx", "fold net.onnx"]),
     exact("fold-dry-run", net, &["fold net.onnx --dry-run --verbose"]),
     // check
+    // release
+    exact(
+        "release",
+        data,
+        &[
+            "release net.onnx --min-folded 100%",
+            "release net.onnx",
+            "release net.onnx --force --calibration recalibrate --data x.npz",
+        ],
+    ),
+    measured(
+        "release-fails",
+        kept,
+        &["release net.onnx --min-folded 0.9 --format github"],
+    ),
     exact("check", net, &["check net.onnx"]),
     exact("check-fails", kept, &["check net.onnx --deny not-folded"]),
     exact("check-errors", nothing, &["check absent.onnx"]),

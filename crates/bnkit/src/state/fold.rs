@@ -52,6 +52,8 @@ pub struct StateFoldJob {
     pub require_end_to_end: bool,
     /// A kept (not skipped) BatchNorm is a failure: nothing is written.
     pub require_all_folded: bool,
+    /// The share of the BatchNorms that must fold, from 0 to 1; skipped ones do not count.
+    pub min_folded: Option<f64>,
 }
 
 impl StateFoldJob {
@@ -74,6 +76,7 @@ impl StateFoldJob {
             verify: Some(VerifyOptions::default()),
             require_end_to_end: false,
             require_all_folded: false,
+            min_folded: None,
         }
     }
 }
@@ -167,6 +170,7 @@ pub fn fold(job: &StateFoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     report.failure = Gates {
         end_to_end: job.require_end_to_end,
         all_folded: job.require_all_folded,
+        min_folded: job.min_folded,
     }
     .failure(&report)
     .or_else(|| unconfirmed(job));

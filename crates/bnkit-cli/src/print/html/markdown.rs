@@ -1,5 +1,5 @@
 //! The Markdown form of a result as HTML: only what our own pages use (headings, tables, lists, paragraphs, fenced blocks, `code`, **bold**,
-//! *italic*). Everything is escaped first, so a name can look odd at worst; there are no links and no raw HTML.
+//! *italic*, sections that fold out). Everything is escaped first, so a name can look odd at worst; there are no links and no other HTML.
 
 use super::table::table;
 use crate::print::escape::markup;
@@ -26,7 +26,11 @@ pub(super) fn render(text: &str, replaced: &[&str]) -> (String, String) {
         if left_out || line.trim().is_empty() {
             continue;
         }
-        if line.starts_with("```") {
+        if let Some(name) = summary(line) {
+            out += &format!("<details><summary>{}</summary>\n", inline(name));
+        } else if line == "</details>" {
+            out += "</details>\n";
+        } else if line.starts_with("```") {
             out += "<pre>";
             for code in lines.by_ref().take_while(|line| !line.starts_with("```")) {
                 out += &format!("{}\n", markup(code));
@@ -49,8 +53,11 @@ pub(super) fn render(text: &str, replaced: &[&str]) -> (String, String) {
             out += "</ul>\n";
         } else {
             let mut paragraph = inline(line);
-            let goes_on =
-                |line: &&str| !line.trim().is_empty() && !line.starts_with(['#', '|', '-', '`']);
+            let goes_on = |line: &&str| {
+                !line.trim().is_empty()
+                    && !line.starts_with(['#', '|', '-', '`'])
+                    && *line != "</details>"
+            };
             while let Some(more) = lines.next_if(goes_on) {
                 paragraph += &format!("\n{}", inline(more));
             }
@@ -58,6 +65,12 @@ pub(super) fn render(text: &str, replaced: &[&str]) -> (String, String) {
         }
     }
     (title, out)
+}
+
+/// Our own fold-out sections, the only element that is one.
+fn summary(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("<details><summary>")?;
+    rest.strip_suffix("</summary>")
 }
 
 fn heading(line: &str) -> Option<(usize, &str)> {

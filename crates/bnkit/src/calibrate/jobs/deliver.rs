@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bnkit_model::onnx::{Edit, Model, SaveOptions};
+use bnkit_model::temporary::Folder;
 
 use super::FoldAfter;
 use crate::calibrate::files;
@@ -104,13 +105,7 @@ impl Delivery<'_> {
         fold: &FoldAfter,
         progress: &dyn Progress,
     ) -> Result<Delivered> {
-        let folder = files::folder(output);
-        let between = tempfile::Builder::new()
-            .prefix(".bnkit-")
-            .tempdir_in(folder)
-            .map_err(|error| {
-                bnkit_model::Error::io(folder, "cannot create a folder in it", error)
-            })?;
+        let between = Folder::beside(output)?;
         let path = between.path().join("recalibrated.onnx");
         self.save(model, &path, progress)?;
         let job = FoldJob {
