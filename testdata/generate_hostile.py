@@ -25,13 +25,19 @@ CASES = []
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\n::error::owned\x9b1A\u202e"
 
 
-def write(name, data, about, as_, code=2, words=(), **codes):
-    """One case. `codes`: commands (underscores for spaces) whose exit code is another."""
+def write(name, data, about, as_, code=2, words=(), folds=False, **codes):
+    """One case. `codes`: commands whose exit code is another; `folds`: what becomes of the Conv of `base` is known."""
     if data is not None:
         (HERE / name).parent.mkdir(parents=True, exist_ok=True)
         (HERE / name).write_bytes(data)
+    if as_ == "model" and code == 0:
+        # The data is made up, so the statistics do not describe it.
+        codes = {"validate": 1, **codes}
     own = {key.replace("_", "-"): value for key, value in codes.items()}
-    CASES.append({"file": name, "about": about, "as": as_, "code": code, "codes": own, "words": list(words)})
+    case = {"file": name, "about": about, "as": as_, "code": code, "codes": own, "words": list(words)}
+    if folds:
+        case["folded"] = FOLDED
+    CASES.append(case)
 
 
 # --- protobuf by hand -------------------------------------------------------------------------------------------------
@@ -43,6 +49,10 @@ def varint(value):
         out += bytes([value & 0x7F | 0x80])
         value >>= 7
     return out + bytes([value])
+
+
+NO_RUN = dict(verify=2, run=2, validate=2, recalibrate=2)
+"""The engine cannot run it, and says so."""
 
 
 def field(number, payload, claimed=None):
@@ -68,6 +78,21 @@ def tensor(name, values, dtype=np.float32):
     return numpy_helper.from_array(np.asarray(values, dtype), name)
 
 
+PARAMETERS = {"gamma": [1.5, 2], "beta": [0.5, -1], "mean": [0.25, 1], "var": [4, 0.5]}
+
+
+def folded():
+    """Weight and bias of the Conv of `base` with the BatchNorm in it, by its definition."""
+    p = {name: np.asarray(values, np.float64) for name, values in PARAMETERS.items()}
+    scale = p["gamma"] / np.sqrt(p["var"] + np.float64(np.float32(1e-5)))
+    weight = np.arange(1, 5).reshape(2, 2) * scale[:, None]
+    bias = p["beta"] - p["mean"] * scale
+    return {"weight": np.float32(weight).ravel().tolist(), "bias": np.float32(bias).tolist()}
+
+
+FOLDED = folded()
+
+
 def base():
     """Conv 1x1 (2 channels to 2) and BatchNorm, input x of 1x2x2x2."""
     nodes = [
@@ -76,10 +101,7 @@ def base():
     ]
     weights = [
         tensor("w", np.arange(1, 5).reshape(2, 2, 1, 1)),
-        tensor("gamma", [1.5, 2]),
-        tensor("beta", [0.5, -1]),
-        tensor("mean", [0.25, 1]),
-        tensor("var", [4, 0.5]),
+        *(tensor(name, values) for name, values in PARAMETERS.items()),
     ]
     x = helper.make_tensor_value_info("x", T.FLOAT, [1, 2, 2, 2])
     y = helper.make_tensor_value_info("y", T.FLOAT, [1, 2, 2, 2])
@@ -143,8 +165,10 @@ def depth_bombs():
         "training information, 2000 bodies deep, in a model that is fine",
         "model",
         code=0,
+        fold=2,
+        **NO_RUN,
     )
-    write("depth_chain.onnx", chain(4000), "a weight behind 4000 Identity nodes", "model", code=0)
+    write("depth_chain.onnx", chain(4000), "a weight behind 4000 Identity nodes", "model", code=0, fold=2)
 
 
 def chain(length):
@@ -179,13 +203,13 @@ def with_functions(functions, called):
 
 def references():
     same = function("f", ["f"])
-    write("function_itself.onnx", with_functions([same], "f"), "a function that calls itself", "model", code=2, words=["f"])
+    write("function_itself.onnx", with_functions([same], "f"), "a function that calls itself", "model", code=0, **NO_RUN, folds=True)
     two = [function("f", ["g"]), function("g", ["f"])]
-    write("functions_in_turn.onnx", with_functions(two, "f"), "two functions that call each other", "model", code=2, words=["f"])
+    write("functions_in_turn.onnx", with_functions(two, "f"), "two functions that call each other", "model", code=0, **NO_RUN, folds=True)
     doubling = [function(f"f{i}", [f"f{i + 1}"] * 2) for i in range(40)] + [
         helper.make_function("f", "f40", ["a"], ["z"], [helper.make_node("Relu", ["a"], ["z"])], [helper.make_opsetid("", 17)])
     ]
-    write("functions_double.onnx", with_functions(doubling, "f0"), "40 functions, each calling the next twice: 2^40 nodes", "model", code=0)
+    write("functions_double.onnx", with_functions(doubling, "f0"), "40 functions, each calling the next twice: 2^40 nodes", "model", code=0, **NO_RUN, folds=True)
 
     def cycle(graph):
         graph.node[0].input[0] = "y"
@@ -201,7 +225,7 @@ def references():
         conv = graph.node.pop(0)
         graph.node.append(conv)
 
-    write("order.onnx", changed(order), "nodes before what they read", "model", words=["bn"])
+    write("order.onnx", changed(order), "nodes before what they read: no cycle, so there is an order", "model", code=0, folds=True)
 
     def twice(graph):
         graph.node.append(helper.make_node("Relu", ["x"], ["c"], "again"))
@@ -221,7 +245,7 @@ def references():
     def nodes_twice(graph):
         graph.node[0].name = graph.node[1].name = "same"
 
-    write("node_names_twice.onnx", changed(nodes_twice), "two nodes of one name, which ONNX does not forbid", "model", code=0)
+    write("node_names_twice.onnx", changed(nodes_twice), "two nodes of one name, which ONNX does not forbid", "model", code=0, folds=True)
 
     def output_unknown(graph):
         graph.output[0].name = "nowhere"
@@ -245,7 +269,7 @@ def names():
     model = onnx.ModelProto.FromString(changed(everywhere))
     model.producer_name = model.producer_version = model.domain = ESCAPES
     model.metadata_props.add(key=ESCAPES, value=ESCAPES)
-    write("names_escapes.onnx", model.SerializeToString(deterministic=True), "terminal escapes in every name", "model", code=0)
+    write("names_escapes.onnx", model.SerializeToString(deterministic=True), "terminal escapes in every name", "model", code=0, folds=True)
 
     def broken(graph):
         everywhere(graph)
@@ -256,17 +280,17 @@ def names():
     def operator(graph):
         graph.node.append(helper.make_node("Op" + ESCAPES, ["y"], ["z"], "n", domain=ESCAPES))
 
-    write("names_escapes_operator.onnx", changed(operator), "an operator with a name of escapes", "model", code=0, run=2, recalibrate=2, validate=2, verify=2)
+    write("names_escapes_operator.onnx", changed(operator), "an operator with a name of escapes", "model", code=0, **NO_RUN, folds=True)
 
     def long(graph):
         graph.node[1].name = "n" * 20_000
 
-    write("names_long.onnx", changed(long), "a name of 20000 letters", "model", code=0)
+    write("names_long.onnx", changed(long), "a name of 20000 letters", "model", code=0, folds=True)
 
     def nul(graph):
         graph.node[1].name = "a\0b"
 
-    write("names_nul.onnx", changed(nul), "a name with a NUL", "model", code=0)
+    write("names_nul.onnx", changed(nul), "a name with a NUL", "model", code=0, folds=True)
     broken_utf8 = changed(lambda graph: None).replace(b"gamma", b"g\xff\xfema")
     write("names_no_utf8.onnx", broken_utf8, "names that are no UTF-8", "model")
 
@@ -284,28 +308,28 @@ def external(location, offset="0", length=None):
 
 
 def externals():
-    words = ['"w"']
+    seen = dict(words=['"w"'], check=1, stats=0, tree=0)
     (HERE / "weights.bin").write_bytes(np.arange(1, 5, dtype=np.float32).tobytes())
-    write("external_parent.onnx", external("../README.md", length="16"), "external data above the folder", "model", words=words)
-    write("external_inner_parent.onnx", external("sub/../../README.md", length="16"), "external data above it, by a detour", "model", words=words)
-    write("external_absolute.onnx", external("/etc/passwd", length="16"), "external data at an absolute path", "model", words=words)
-    write("external_nul.onnx", external("weights.bin\0.txt", length="16"), "a NUL in a path", "model", words=words)
-    write("external_empty.onnx", external("", length="16"), "external data without a place", "model", words=words)
-    write("external_folder.onnx", external(".", length="16"), "external data that is a folder", "model", words=words)
-    write("external_escapes.onnx", external("a" + ESCAPES, length="16"), "external data in a file with a name of escapes", "model", words=words)
-    write("external_long.onnx", external("weights.bin", length=str(1 << 62)), "2^62 bytes of external data", "model", words=words)
-    write("external_far.onnx", external("weights.bin", offset=str((1 << 63) - 1), length="16"), "external data behind the end", "model", words=words)
-    write("external_wraps.onnx", external("weights.bin", offset=str((1 << 64) - 8), length="16"), "an offset that wraps around", "model", words=words)
-    write("external_negative.onnx", external("weights.bin", offset="-8", length="16"), "a negative offset", "model", words=words)
-    write("external_number.onnx", external("weights.bin", offset="9" * 5000, length="16"), "an offset of 5000 digits", "model", words=words)
+    write("external_parent.onnx", external("../README.md", length="16"), "external data above the folder", "model", **seen)
+    write("external_inner_parent.onnx", external("sub/../../README.md", length="16"), "external data above it, by a detour", "model", **seen)
+    write("external_absolute.onnx", external("/etc/passwd", length="16"), "external data at an absolute path", "model", **seen)
+    write("external_nul.onnx", external("weights.bin\0.txt", length="16"), "a NUL in a path", "model", **seen)
+    write("external_empty.onnx", external("", length="16"), "external data without a place", "model", words=['"w"'])
+    write("external_folder.onnx", external(".", length="16"), "external data that is a folder", "model", **seen)
+    write("external_escapes.onnx", external("a" + ESCAPES, length="16"), "external data in a file with a name of escapes", "model", **seen)
+    write("external_long.onnx", external("weights.bin", length=str(1 << 62)), "2^62 bytes of external data", "model", words=['"w"'])
+    write("external_far.onnx", external("weights.bin", offset=str((1 << 63) - 1), length="16"), "external data behind the end", "model", **seen)
+    write("external_wraps.onnx", external("weights.bin", offset=str((1 << 64) - 8), length="16"), "an offset that wraps around", "model", **seen)
+    write("external_negative.onnx", external("weights.bin", offset="-8", length="16"), "a negative offset", "model", words=['"w"'])
+    write("external_number.onnx", external("weights.bin", offset="9" * 5000, length="16"), "an offset of 5000 digits", "model", words=['"w"'])
     for name, target in (("link.bin", "../README.md"), ("link_folder", "..")):
         (HERE / name).unlink(missing_ok=True)
         (HERE / name).symlink_to(target)
     (HERE / "link_loop").unlink(missing_ok=True)
     (HERE / "link_loop").symlink_to("link_loop")
-    write("external_link.onnx", external("link.bin", length="16"), "a link out of the folder", "model", words=words)
-    write("external_link_folder.onnx", external("link_folder/README.md", length="16"), "a linked folder above", "model", words=words)
-    write("external_link_loop.onnx", external("link_loop", length="16"), "a link to itself", "model", words=words)
+    write("external_link.onnx", external("link.bin", length="16"), "a link out of the folder", "model", **seen)
+    write("external_link_folder.onnx", external("link_folder/README.md", length="16"), "a linked folder above", "model", **seen)
+    write("external_link_loop.onnx", external("link_loop", length="16"), "a link to itself", "model", **seen)
 
 
 def parameters():
@@ -317,11 +341,11 @@ def parameters():
 
         return changed(change)
 
-    no = dict(code=0, fold=1, check=1, words=["bn"])
+    no = dict(code=0, fold=1, check=1)
     write("nan_signalling.onnx", nan(0x7F800001, "var"), "a variance that is a signalling NaN", "model", **no)
     write("nan_negative.onnx", nan(0xFFFFFFFF, "mean"), "a mean that is a NaN with all bits set", "model", **no)
     write("nan_boxed.onnx", nan(0xFFF00BAD, "gamma"), "a NaN with a payload in gamma", "model", **no)
-    write("nan_weight.onnx", nan(0x7FC0DEAD, "w"), "a NaN with a payload in a weight", "model", code=0)
+    write("nan_weight.onnx", nan(0x7FC0DEAD, "w"), "a NaN with a payload in a weight", "model", code=0, validate=2, recalibrate=2)
     write("variance_denormal.onnx", nan(0x00000001, "var"), "a variance of 2^-149, which is none to speak of", "model", code=0)
     write("variance_minus.onnx", nan(0xFF7FFFFF, "var"), "the least variance there is", "model", **no)
 
@@ -334,7 +358,7 @@ def parameters():
         for port in (graph.input[0], graph.output[0]):
             port.type.tensor_type.shape.dim[1].dim_value = 0
 
-    write("zero_channels.onnx", changed(empty), "a BatchNorm of 0 channels", "model", code=0)
+    write("zero_channels.onnx", changed(empty), "a BatchNorm of 0 channels", "model", code=0, run=2, validate=2, recalibrate=2)
 
     def zero_group(value):
         def change(graph):
@@ -342,8 +366,8 @@ def parameters():
 
         return changed(change)
 
-    write("group_zero.onnx", zero_group(0), "a Conv of 0 groups", "model", code=0)
-    write("group_least.onnx", zero_group(-(1 << 63)), "a Conv of -2^63 groups", "model", code=0)
+    write("group_zero.onnx", zero_group(0), "a Conv of 0 groups", "model", code=0, fold=2, inspect=2, check=2, **NO_RUN)
+    write("group_least.onnx", zero_group(-(1 << 63)), "a Conv of -2^63 groups", "model", code=0, fold=2, inspect=2, check=2, **NO_RUN)
 
     def shape(dims):
         def change(graph):
@@ -354,9 +378,9 @@ def parameters():
 
         return changed(change)
 
-    write("input_negative.onnx", shape([1, 2, -1, -1]), "an input of negative size", "model", code=0)
-    write("input_huge.onnx", shape([1 << 31, 2, 1 << 31, 1 << 31]), "an input of 2^94 elements", "model", code=0)
-    write("input_large.onnx", shape([1, 2, 1 << 17, 1 << 17]), "an input of 2^35 elements", "model", code=0)
+    write("input_negative.onnx", shape([1, 2, -1, -1]), "an input of negative size", "model", code=0, folds=True)
+    write("input_huge.onnx", shape([1 << 31, 2, 1 << 31, 1 << 31]), "an input of 2^94 elements", "model", code=0, **NO_RUN, folds=True)
+    write("input_large.onnx", shape([1, 2, 1 << 17, 1 << 17]), "an input of 2^35 elements", "model", code=0, **NO_RUN, folds=True)
 
 
 def blow_ups():
@@ -400,10 +424,10 @@ def blow_ups():
             last = made
         return nodes, [tensor("w0", np.ones((2, 2, 1, 1)))]
 
-    write("blow_expand.onnx", feeding(expand), "a weight that is one number, expanded to 2^62", "model", code=0)
-    write("blow_of_shape.onnx", feeding(of_shape), "a weight of 2^40 zeros", "model", code=0)
-    write("blow_tile.onnx", feeding(tile), "a weight that is one number, 2^62 times", "model", code=0)
-    write("blow_concat.onnx", feeding(concat), "a weight that doubles 40 times", "model", code=0)
+    write("blow_expand.onnx", feeding(expand), "a weight that is one number, expanded to 2^62", "model", code=0, **NO_RUN)
+    write("blow_of_shape.onnx", feeding(of_shape), "a weight of 2^40 zeros, with which nothing fits", "model", convert=0, tree=0)
+    write("blow_tile.onnx", feeding(tile), "a weight that is one number, 2^62 times", "model", code=0, **NO_RUN)
+    write("blow_concat.onnx", feeding(concat), "a weight that doubles 40 times, with which nothing fits", "model", convert=0, tree=0)
     write("blow_paths.onnx", feeding(reading), "a weight with 2^60 ways to its source", "model", code=0)
 
     def behind(*nodes, more=()):
@@ -415,9 +439,9 @@ def blow_ups():
         return changed(change)
 
     pads = tensor("pads", [0, 0, 0, 0, 0, 0, 1 << 40, 1 << 40], np.int64)
-    write("blow_pad.onnx", behind(helper.make_node("Pad", ["n", "pads"], ["y"], "blow"), more=[pads]), "padding of 2^80", "model", code=0)
+    write("blow_pad.onnx", behind(helper.make_node("Pad", ["n", "pads"], ["y"], "blow"), more=[pads]), "padding of 2^80", "model", code=0, **NO_RUN, folds=True)
     scales = tensor("scales", [1, 1, 1e6, 1e6])
-    write("blow_resize.onnx", behind(helper.make_node("Resize", ["n", "", "scales"], ["y"], "blow"), more=[scales]), "an image made 10^12 times as large", "model", code=0)
+    write("blow_resize.onnx", behind(helper.make_node("Resize", ["n", "", "scales"], ["y"], "blow"), more=[scales]), "an image made 10^12 times as large", "model", code=0, **NO_RUN, folds=True)
     body = helper.make_graph(
         [helper.make_node("Identity", ["going"], ["on"]), helper.make_node("Neg", ["a"], ["b"])],
         "body",
@@ -429,7 +453,7 @@ def blow_ups():
         [helper.make_tensor_value_info("on", T.BOOL, []), helper.make_tensor_value_info("b", T.FLOAT, [1, 2, 2, 2])],
     )
     loop = helper.make_node("Loop", ["trips", "", "n"], ["y"], "blow", body=body)
-    write("blow_loop.onnx", behind(loop, more=[tensor("trips", 1 << 62, np.int64)]), "a loop of 2^62 turns", "model", code=0)
+    write("blow_loop.onnx", behind(loop, more=[tensor("trips", 1 << 62, np.int64)]), "a loop of 2^62 turns", "model", code=0, **NO_RUN, folds=True)
 
 
 # --- state dicts ------------------------------------------------------------------------------------------------------
@@ -618,7 +642,7 @@ def yaml():
 def main():
     shutil.rmtree(HERE, ignore_errors=True)
     HERE.mkdir()
-    write("fine.onnx", base().SerializeToString(deterministic=True), "what the others are made of: it folds", "model", code=0)
+    write("fine.onnx", base().SerializeToString(deterministic=True), "what the others are made of: it folds", "model", code=0, folds=True)
     for make in (length_bombs, depth_bombs, references, names, externals, parameters, blow_ups, states, indexes, arrays, images, yaml):
         make()
     text = json.dumps(CASES, indent=1, ensure_ascii=True)

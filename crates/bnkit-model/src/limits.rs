@@ -79,7 +79,9 @@ limits! {
     /// How many times its size an `.npz` archive may take, unpacked, if that is more.
     archive_ratio = 100;
     /// Bytes of a YAML file: a configuration, a pairing, a description of what is done to images.
-    yaml_bytes = 1 << 22;
+    yaml_bytes = 1 << 20;
+    /// Brackets that are open at once in a YAML file.
+    yaml_depth = 256;
 }
 
 impl Limits {

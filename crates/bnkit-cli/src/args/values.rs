@@ -5,8 +5,7 @@ use std::path::Path;
 use bnkit::calibrate::{Convention, Method, Shard};
 use bnkit::check::Suppression;
 use bnkit::data::preprocess::{Preprocess, Preset};
-use bnkit::model::Limits;
-use bnkit::model::source::read_text;
+use bnkit::yaml;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 /// `name=1x3x224x224`, or `1x3x224x224` for the only input of a model (the name is then empty).
@@ -118,7 +117,7 @@ pub(super) fn preprocess(text: &str) -> Result<Preprocess, String> {
     if Path::new(text).extension().is_none() && !Path::new(text).exists() {
         return Err("there are imagenet, inception, tensorflow, or a YAML file".to_owned());
     }
-    let content = read_text(Path::new(text), Limits::get().yaml_bytes);
+    let content = yaml::read(Path::new(text));
     let content = content.map_err(|error| error.to_string())?;
     serde_yaml::from_str(&content).map_err(|error| error.to_string())
 }

@@ -4,10 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use bnkit_model::Limits;
 use bnkit_model::onnx::{Model, NodeId};
 use bnkit_model::safetensors::StateDict;
-use bnkit_model::source::read_text;
 use serde::Serialize;
 
 use super::bind::{Binding, Bound};
@@ -23,7 +21,7 @@ use crate::report::{
     Warning,
 };
 use crate::verify::{self, VerifyOptions};
-use crate::{Error, Result, hash};
+use crate::{Error, Result, hash, yaml};
 
 /// A `fold` of a state dict to do.
 #[derive(Debug, Clone)]
@@ -302,7 +300,7 @@ impl<'d> Folding<'d> {
                 });
             }
             PairingSource::Pairs(path) => {
-                pairing::from_file(&read_yaml(path)?, path, &entries(dict))?
+                pairing::from_file(&yaml::read(path)?, path, &entries(dict))?
             }
             PairingSource::Preset { name, .. } => {
                 let choice = name
@@ -565,10 +563,6 @@ fn with_epsilon(mut pairing: Pairing, epsilon: Option<f64>) -> Pairing {
         pair.epsilon = pair.epsilon.or(epsilon);
     }
     pairing
-}
-
-fn read_yaml(path: &Path) -> Result<String> {
-    Ok(read_text(path, Limits::get().yaml_bytes)?)
 }
 
 fn constant_operators(model: &Model) -> HashSet<NodeId> {

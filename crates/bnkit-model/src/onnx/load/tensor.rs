@@ -24,6 +24,7 @@ struct Header {
 
 impl Header {
     fn read(window: &mut Window<'_>, span: Span) -> Result<Self> {
+        let most = usize::try_from(Limits::get().tensor_rank).unwrap_or(usize::MAX);
         let mut header = Self::default();
         let mut fields = Fields::new(window, span);
         while let Some(field) = fields.next()? {
@@ -60,11 +61,12 @@ impl Header {
                 14 => header.external = field.value == 1,
                 _ => {}
             }
-            let most = Limits::get().tensor_rank;
-            if header.dims.len() as u64 > most {
-                let message = format!("has more than {most} dimensions");
-                return Err(Error::invalid(message).at(format!("tensor \"{}\"", header.name)));
-            }
+            // One more than there may be is enough to know; the name may come later.
+            header.dims.truncate(most.saturating_add(1));
+        }
+        if header.dims.len() > most {
+            let message = format!("has more than {most} dimensions");
+            return Err(Error::invalid(message).at(format!("tensor \"{}\"", header.name)));
         }
         Ok(header)
     }
