@@ -14,6 +14,8 @@ pub(crate) struct Finding {
     /// The node, if it is about one.
     pub(crate) place: Option<Place>,
     pub(crate) message: String,
+    /// Why it does not count, if somebody accepted it.
+    pub(crate) accepted: Option<String>,
 }
 
 /// A node and the scope it stands in ("" is the main graph).
@@ -40,6 +42,7 @@ impl Finding {
             code,
             place: None,
             message: message.into(),
+            accepted: None,
         }
     }
 
@@ -56,6 +59,15 @@ impl Finding {
             code,
             place: Place::new(node, scope),
             message: message.to_owned(),
+            accepted: None,
+        }
+    }
+
+    /// The same, looked at and accepted for a reason.
+    pub(crate) fn accepted(self, reason: String) -> Self {
+        Self {
+            accepted: Some(reason),
+            ..self
         }
     }
 
@@ -83,7 +95,9 @@ impl Finding {
 pub(crate) fn annotations(file: &str, findings: &[Finding]) -> Vec<Annotation> {
     let mut all = Vec::new();
     for level in [Level::Error, Level::Warning, Level::Notice] {
-        let of_level = findings.iter().filter(|finding| finding.level == level);
+        let of_level = findings
+            .iter()
+            .filter(|finding| finding.level == level && finding.accepted.is_none());
         let texts = of_level.map(|finding| {
             let text = match &finding.place {
                 Some(place) => format!("{}: {}", place.node, finding.message),

@@ -36,11 +36,11 @@ pub(super) fn write(
     let count =
         |what: fn(&CaseOutcome) -> bool| cases.iter().filter(|case| what(&case.outcome)).count();
     let counts = format!(
-        "tests=\"{}\" failures=\"{}\" errors=\"0\" skipped=\"{}\"",
+        "tests=\"{}\" failures=\"{}\" errors=\"0\"",
         cases.len(),
         count(|outcome| matches!(outcome, CaseOutcome::Failed(_))),
-        count(|outcome| matches!(outcome, CaseOutcome::Skipped(_)))
     );
+    let skipped = count(|outcome| matches!(outcome, CaseOutcome::Skipped(_)));
     let command = markup(&facts.command);
     let subject = facts
         .subject()
@@ -49,7 +49,7 @@ pub(super) fn write(
     writeln!(out, "<testsuites name=\"bnkit {command}\" {counts}>")?;
     writeln!(
         out,
-        "  <testsuite name=\"bnkit {command}{subject}\" {counts}>"
+        "  <testsuite name=\"bnkit {command}{subject}\" {counts} skipped=\"{skipped}\">"
     )?;
     properties(facts, out)?;
     for case in &cases {

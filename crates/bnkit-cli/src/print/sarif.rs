@@ -25,7 +25,9 @@ pub(super) fn write(facts: &Facts, findings: &[Finding], out: &mut dyn Write) ->
 
 fn log(facts: &Facts, findings: &[Finding], folder: &Path) -> Value {
     let mut findings = findings.to_vec();
-    let failed = findings.iter().any(|finding| finding.level == Level::Error);
+    let failed = findings
+        .iter()
+        .any(|finding| finding.level == Level::Error && finding.accepted.is_none());
     if let (Some(why), false) = (&facts.failure, failed) {
         findings.push(Finding::of_model(Level::Error, "failed", why.clone()));
     }
@@ -37,7 +39,7 @@ fn log(facts: &Facts, findings: &[Finding], folder: &Path) -> Value {
         .iter()
         .map(|finding| result(finding, uri.as_deref(), &codes))
         .collect();
-    let artifacts: Vec<Value> = facts
+    let mut artifacts: Vec<Value> = facts
         .files
         .iter()
         .map(|file| {
@@ -55,6 +57,8 @@ fn log(facts: &Facts, findings: &[Finding], folder: &Path) -> Value {
             artifact
         })
         .collect();
+    // A file that is compared with itself is one.
+    artifacts.dedup();
     json!({
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -136,14 +140,18 @@ fn result(finding: &Finding, uri: Option<&str>, codes: &[&str]) -> Value {
         place["logicalLocations"] =
             json!([{"name": at.node, "fullyQualifiedName": full, "kind": "node"}]);
     }
-    json!({
+    let mut result = json!({
         "ruleId": finding.code,
         "ruleIndex": codes.iter().position(|code| *code == finding.code),
         "level": level,
         "message": {"text": message(&text)},
         "locations": [place],
         "partialFingerprints": {"codeAndNode/v1": fingerprint},
-    })
+    });
+    if let Some(reason) = &finding.accepted {
+        result["suppressions"] = json!([{"kind": "external", "justification": message(reason)}]);
+    }
+    result
 }
 
 fn location(uri: &str) -> Value {

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use unicode_width::UnicodeWidthStr;
+
 use super::plain::plain;
 use super::style::{FAINT, paint};
 
@@ -80,8 +82,9 @@ impl Table {
     }
 }
 
+/// Columns of a terminal: a letter of Chinese or an emoji takes two, a combining accent none.
 fn width(text: &str) -> usize {
-    text.chars().count()
+    text.width()
 }
 
 fn is_number(text: &str) -> bool {
@@ -109,6 +112,18 @@ mod tests {
             text,
             "  node     channels  |Δ|\n  a               5  x | y\n  longer…       512\n"
         );
+    }
+
+    #[test]
+    fn wide_letters_take_two_columns() {
+        let mut table = Table::new(&["node", "channels"]);
+        table.row(["层0/归一化".to_owned(), "5".to_owned()]);
+        table.row(["layer0/norm".to_owned(), "64".to_owned()]);
+        let mut out = Vec::new();
+        table.text(&mut out, "", usize::MAX).unwrap();
+        let text = anstream::adapter::strip_str(std::str::from_utf8(&out).unwrap()).to_string();
+        let expected = "node         channels\n层0/归一化          5\nlayer0/norm        64\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

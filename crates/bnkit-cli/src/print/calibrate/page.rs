@@ -7,7 +7,7 @@ use super::name;
 use crate::print::finding::{Case, CaseOutcome, Finding};
 use crate::print::github::Level;
 use crate::print::page::{Card, Chart, LayerChart, LayerMarks, Page, Span};
-use crate::print::units::short;
+use crate::print::units::{grouped, short};
 
 /// Why a layer has no new (or observed) statistics.
 fn left_alone(outcome: Outcome, refusal: Option<&Refusal>) -> CaseOutcome {
@@ -244,11 +244,7 @@ pub(super) fn drift_page(report: &ValidateReport) -> Page {
                 format!("{} of {}", report.drifted_layers, compared.len()),
                 "",
             ),
-            Card::new(
-                "Samples",
-                report.data.samples.to_string(),
-                &*report.data.path,
-            ),
+            Card::new("Samples", grouped(report.data.samples), &*report.data.path),
         ],
         charts: match compared.is_empty() {
             true => Vec::new(),

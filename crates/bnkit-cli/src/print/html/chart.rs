@@ -4,18 +4,25 @@
 //! Written by hand: the plotting crates bake colours and fonts into attributes and know neither titles nor classes, and this page needs
 //! nothing that they are good at.
 
+use super::bins::{Column, Columns};
 use super::scale::Scale;
+use crate::print::calibrate::cut;
 use crate::print::escape::markup;
-use crate::print::page::{Chart, LayerChart, LayerMarks, OutputChart, Span};
+use crate::print::page::{Chart, LayerChart, OutputChart, Span};
 use crate::print::units::{sci, short};
 
 const LEFT: f64 = 52.0;
 const TOP: f64 = 10.0;
-const HEIGHT: f64 = 190.0;
+const HEIGHT: f64 = 170.0;
 const BOTTOM: f64 = 26.0;
-/// The plot is at least this wide, and a layer at least that.
-const WIDTH: f64 = 480.0;
-const LAYER: f64 = 7.0;
+/// Beside the plot; with a limit there is room for its name.
+const RIGHT: f64 = 10.0;
+const NAMED_RIGHT: f64 = 34.0;
+/// The plot is at least this wide, which still reads on a phone, and a layer at least that.
+const WIDTH: f64 = 330.0;
+const LAYER: f64 = 5.5;
+/// A longer name of an output is cut; the tooltip has all of it.
+const NAME: usize = 48;
 /// A column is at most this wide.
 const COLUMN: f64 = 14.0;
 /// Layers between two numbers of the axis: the first of these with room.
@@ -31,16 +38,11 @@ pub(super) fn section(charts: &[Chart]) -> String {
             Chart::Outputs(chart) => outputs(number, chart),
         })
         .collect();
-    let many = charts.iter().any(|chart| match chart {
-        Chart::Layers(chart) => chart.layers.len() > 75,
-        Chart::Outputs(_) => false,
-    });
     match drawn.is_empty() {
         true => drawn,
-        false => format!(
-            "<section aria-labelledby=\"plots\">\n<h2 id=\"plots\">Plots</h2>\n<div class=\"plots{}\">\n{drawn}</div>\n</section>\n",
-            if many { "" } else { " short" }
-        ),
+        false => {
+            format!("<section>\n<h2>Plots</h2>\n<div class=\"plots\">\n{drawn}</div>\n</section>\n")
+        }
     }
 }
 
@@ -52,7 +54,8 @@ fn layers(number: usize, chart: &LayerChart) -> Option<String> {
         chart.log,
     )?;
     spans().next()?;
-    let count = chart.layers.len();
+    let columns = Columns::of(&chart.layers);
+    let count = columns.all.len();
     let width = WIDTH.max(count as f64 * LAYER);
     let step = width / count as f64;
     let y = |value: f64| TOP + HEIGHT * (1.0 - scale.place(value));
@@ -60,10 +63,10 @@ fn layers(number: usize, chart: &LayerChart) -> Option<String> {
     if let Some((value, name)) = chart.limit {
         let at = y(value);
         svg += &format!(
-            "<line class=\"limit\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text class=\"limit-name\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
+            "<line class=\"limit\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text class=\"limit-name\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
             LEFT + width,
-            LEFT + width - 2.0,
-            at - 3.0,
+            LEFT + width + 4.0,
+            at + 4.0,
             markup(name)
         );
     }
@@ -71,14 +74,15 @@ fn layers(number: usize, chart: &LayerChart) -> Option<String> {
         .into_iter()
         .find(|every| *every as f64 * step >= 26.0);
     let every = every.unwrap_or(200);
-    for (at, layer) in chart.layers.iter().enumerate() {
+    for (at, column) in columns.all.iter().enumerate() {
         let centre = LEFT + (at as f64 + 0.5) * step;
-        svg += &mark(at, layer, chart, centre, step, &y);
-        if (at + 1) % every == 0 || at == 0 {
+        svg += &mark(column, chart, centre, step, &y);
+        let counted = if columns.shared == 1 { at + 1 } else { at };
+        if at == 0 || counted % every == 0 {
             svg += &format!(
                 "<text x=\"{centre:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
                 TOP + HEIGHT + 16.0,
-                at + 1
+                column.number
             );
         }
     }
@@ -95,31 +99,40 @@ fn layers(number: usize, chart: &LayerChart) -> Option<String> {
             })
             .collect(),
     };
+    let what = match columns.shared {
+        1 => chart.what.clone(),
+        shared => format!(
+            "{} Here a column stands for {shared} neighbours: from the lowest end to the highest, with the median of their medians.",
+            chart.what
+        ),
+    };
+    let right = match chart.limit {
+        Some(_) => NAMED_RIGHT,
+        None => RIGHT,
+    };
     Some(figure(
         number,
-        chart.title,
-        &chart.what,
+        (chart.title, &what),
         &legend,
-        width,
-        TOP + HEIGHT + BOTTOM,
+        (LEFT + width + right, TOP + HEIGHT + BOTTOM),
+        width > WIDTH,
         &svg,
     ))
 }
 
 /// One layer: its ranges, and an area that takes the pointer.
 fn mark(
-    at: usize,
-    layer: &LayerMarks,
+    column: &Column,
     chart: &LayerChart,
     centre: f64,
     step: f64,
     y: &dyn Fn(f64) -> f64,
 ) -> String {
-    let mut told = format!("#{} {}", at + 1, layer.name);
+    let mut told = column.name.clone();
     let mut drawn = String::new();
     let series = chart.series.len() as f64;
     let wide = (step * 0.8 / series).min(COLUMN);
-    for (which, span) in layer.spans.iter().enumerate() {
+    for (which, span) in column.spans.iter().enumerate() {
         let name = match series > 1.0 {
             true => format!("{} ", chart.series[which]),
             false => String::new(),
@@ -134,8 +147,8 @@ fn mark(
             let (top, bottom) = (y(high), y(low));
             drawn += &format!(
                 "<rect class=\"s{which}{class}\" x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>",
-                x - wide * part / 2.0,
-                wide * part,
+                x - (wide * part).max(1.0) / 2.0,
+                (wide * part).max(1.0),
                 (bottom - top).max(1.0)
             );
         };
@@ -237,7 +250,7 @@ fn outputs(number: usize, chart: &OutputChart) -> Option<String> {
              <rect class=\"hit\" x=\"{LEFT}\" y=\"{top:.1}\" width=\"{WIDTH}\" height=\"{ROW}\"/></g>\n",
             markup(&told),
             top + 14.0,
-            markup(&output.name),
+            markup(&cut(&output.name, NAME)),
             (accepted - floor).max(1.0),
             bar - 4.0,
             bar + 12.0,
@@ -247,32 +260,31 @@ fn outputs(number: usize, chart: &OutputChart) -> Option<String> {
     let what = "Largest absolute difference of each output (dot), from its noise floor (left end of the bar) to what is accepted (dashed line).";
     Some(figure(
         number,
-        "Error of each output",
-        what,
+        ("Error of each output", what),
         "",
-        WIDTH,
-        TOP + height + BOTTOM,
+        (LEFT + WIDTH + RIGHT, TOP + height + BOTTOM),
+        false,
         &svg,
     ))
 }
 
+/// A plot as a figure. One that is wide scrolls and takes the whole row; another one fits its place.
 fn figure(
     number: usize,
-    title: &str,
-    what: &str,
+    (title, what): (&str, &str),
     legend: &str,
-    width: f64,
-    height: f64,
+    (width, height): (f64, f64),
+    wide: bool,
     svg: &str,
 ) -> String {
     let (title, what) = (markup(title), markup(what));
-    let width = LEFT + width + 12.0;
+    let class = if wide { "plot wide" } else { "plot" };
     let legend = match legend {
         "" => String::new(),
         items => format!("<ul class=\"legend\">{items}</ul>\n"),
     };
     format!(
-        "<div class=\"plot\">\n<h3 id=\"plot-{number}\">{title}</h3>\n<p class=\"what\">{what}</p>\n{legend}\
+        "<div class=\"{class}\">\n<h3 id=\"plot-{number}\">{title}</h3>\n<p class=\"what\">{what}</p>\n{legend}\
          <div class=\"scroll\" role=\"group\" tabindex=\"0\" aria-label=\"{title}: left and right arrow keys read the values\">\n\
          <svg width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-labelledby=\"plot-{number}\">\n\
          {svg}</svg></div>\n<p class=\"readout\" aria-live=\"polite\"></p>\n</div>\n"

@@ -1,7 +1,7 @@
 //! The Markdown form of a result as HTML: only what our own pages use (headings, tables, lists, paragraphs, fenced blocks, `code`, **bold**,
 //! *italic*, sections that fold out). Everything is escaped first, so a name can look odd at worst; there are no links and no other HTML.
 
-use super::table::table;
+use super::table::{breakable, table};
 use crate::print::escape::markup;
 
 /// The title (the first heading) and the rest, without sections whose headings are in `replaced`.
@@ -44,7 +44,7 @@ pub(super) fn render(text: &str, replaced: &[&str]) -> (String, String) {
                     rows.push(cells(row).iter().map(|cell| data(cell)).collect());
                 }
             }
-            out += &table(&section, &header, rows);
+            out += &table(&section, &header, &rows);
         } else if let Some(first) = line.strip_prefix("- ") {
             out += &format!("<ul>\n<li>{}</li>\n", inline(first));
             while let Some(item) = lines.next_if(|line| line.starts_with("- ")) {
@@ -116,7 +116,7 @@ fn inline(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find(['`', '*']) {
         let (before, from) = rest.split_at(at);
-        out += &markup(before);
+        out += &breakable(&markup(before));
         let mark = ["**", "`", "*"]
             .into_iter()
             .find(|mark| from.starts_with(mark))
@@ -130,13 +130,13 @@ fn inline(text: &str) -> String {
         };
         let content = &inner[..end];
         out += &match mark {
-            "`" => format!("<code>{}</code>", markup(content)),
+            "`" => format!("<code>{}</code>", breakable(&markup(content))),
             "**" => format!("<strong>{}</strong>", inline(content)),
             _ => format!("<em>{}</em>", markup(content)),
         };
         rest = &inner[end + mark.len()..];
     }
-    out + &markup(rest)
+    out + &breakable(&markup(rest))
 }
 
 #[cfg(test)]
@@ -154,7 +154,10 @@ mod tests {
             ),
             "{html}"
         );
-        assert!(html.contains("<th scope=\"col\">|b|</th>"), "{html}");
+        assert!(
+            html.contains("<th scope=\"col\" class=\"n\">|b|</th>"),
+            "{html}"
+        );
         assert!(
             html.contains("<td><code>x</code></td><td class=\"n\" data-v=\"1.024e3\">1,024</td>"),
             "{html}"

@@ -3,6 +3,7 @@
 //! Verdict, cards, plots and the table of all layers come from [`Page`]; everything else is the Markdown form. A command that says nothing
 //! about its page has one all the same.
 
+mod bins;
 mod chart;
 mod markdown;
 mod scale;
@@ -21,7 +22,10 @@ const SCRIPT: &str = include_str!("script.js");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 pub(super) fn write(facts: &Facts, page: &Page, text: &str, out: &mut dyn Write) -> io::Result<()> {
-    let (title, body) = markdown::render(text, page.replaced);
+    // The header says it already.
+    let failed = |line: &&str| line.starts_with("**Failed:**");
+    let text: Vec<&str> = text.lines().filter(|line| !failed(line)).collect();
+    let (title, body) = markdown::render(&text.join("\n"), page.replaced);
     let command = markup(&facts.command);
     let title = match title.as_str() {
         "" => format!("bnkit {command}"),
@@ -47,10 +51,7 @@ pub(super) fn write(facts: &Facts, page: &Page, text: &str, out: &mut dyn Write)
         out.write_all(table::grid(grid).as_bytes())?;
     }
     if !body.is_empty() {
-        writeln!(
-            out,
-            "<section aria-labelledby=\"details\">\n<h2 id=\"details\">Details</h2>\n{body}</section>"
-        )?;
+        writeln!(out, "<section>\n<h2>Details</h2>\n{body}</section>")?;
     }
     writeln!(
         out,

@@ -68,19 +68,7 @@ impl Scale {
         if self.log {
             return self.powers();
         }
-        let rough = (self.high - self.low) / LINES;
-        let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0]
-            .into_iter()
-            .map(|factor| factor * power)
-            .find(|step| *step >= rough)
-            .unwrap_or(rough);
-        let first = (self.low / step).ceil() as i64;
-        let last = (self.high / step).floor() as i64;
-        (first..=last.min(first.saturating_add(20)))
-            .map(|number| number as f64 * step)
-            .map(|value| (value, short(value)))
-            .collect()
+        even(self.low, self.high)
     }
 
     fn powers(&self) -> Vec<(f64, String)> {
@@ -104,8 +92,29 @@ impl Scale {
                 }
             }
         }
-        ticks
+        match ticks.len() {
+            // Less than a decade: it is nearly even.
+            0 | 1 => even(10f64.powf(self.low), 10f64.powf(self.high)),
+            _ => ticks,
+        }
     }
+}
+
+/// Values at equal distances.
+fn even(low: f64, high: f64) -> Vec<(f64, String)> {
+    let rough = (high - low) / LINES;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|factor| factor * power)
+        .find(|step| *step >= rough)
+        .unwrap_or(rough);
+    let first = (low / step).ceil() as i64;
+    let last = (high / step).floor() as i64;
+    (first..=last.min(first.saturating_add(20)))
+        .map(|number| number as f64 * step)
+        .map(|value| (value, short(value)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -126,6 +135,8 @@ mod tests {
         assert!((scale.place(1.0) - 0.5).abs() < 1e-12);
         let scale = Scale::of([0.3, 3.0], true).unwrap();
         assert_eq!(names(scale), ["0.5", "1", "2"]);
+        let scale = Scale::of([0.71, 0.78], true).unwrap();
+        assert_eq!(names(scale), ["0.65", "0.7", "0.75", "0.8", "0.85"]);
     }
 
     #[test]

@@ -4,12 +4,15 @@
   const value = (row, column) => {
     const cell = row.cells[column];
     if ("v" in cell.dataset) return cell.dataset.v === "" ? NaN : Number(cell.dataset.v);
-    return cell.textContent;
+    // "-0.5 → 0.1" and "3/16" go by what comes first.
+    const first = /^(-?\d[\d,]*\.?\d*(?:e-?\d+)?) ?(?:→|…|\/|%|$)/.exec(cell.textContent);
+    return first ? Number(first[1].replaceAll(",", "")) : cell.textContent;
   };
+  const collator = new Intl.Collator("en", { numeric: true });
   const compare = (a, b) => {
     if (typeof a === "number" && typeof b === "number")
       return Number.isNaN(a) ? (Number.isNaN(b) ? 0 : 1) : Number.isNaN(b) ? -1 : a - b;
-    return String(a).localeCompare(String(b), "en", { numeric: true });
+    return collator.compare(String(a), String(b));
   };
   const sortable = (table) => {
     const body = table.tBodies[0];
@@ -23,16 +26,18 @@
         const down = head.getAttribute("aria-sort") === "ascending";
         for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
-        const rows = [...body.rows].sort((a, b) => {
-          const order = compare(value(a, column), value(b, column));
-          return down ? -order : order;
-        });
-        body.append(...rows);
+        const rows = [...body.rows].map((row) => [value(row, column), row]);
+        // What is no number stays at the end, whichever way.
+        rows.sort(([a], [b]) => (down && !Number.isNaN(a) && !Number.isNaN(b) ? compare(b, a) : compare(a, b)));
+        // Out of the page while it changes: a row at a time would be laid out ten thousand times.
+        body.remove();
+        body.replaceChildren(...rows.map(([, row]) => row));
+        table.append(body);
       });
     });
   };
   const filtered = (table, number) => {
-    const rows = [...table.tBodies[0].rows];
+    const rows = [...table.tBodies[0].rows].map((row) => [row.textContent.toLowerCase(), row]);
     const box = document.createElement("div");
     box.className = "filter";
     const label = document.createElement("label");
@@ -47,8 +52,7 @@
     const apply = () => {
       const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
-      for (const row of rows) {
-        const text = row.textContent.toLowerCase();
+      for (const [text, row] of rows) {
         row.hidden = !words.every((word) => text.includes(word));
         shown += row.hidden ? 0 : 1;
       }

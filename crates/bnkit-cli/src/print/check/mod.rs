@@ -1,5 +1,7 @@
 //! The report of `check`.
 
+mod page;
+
 use std::io::{self, Write};
 
 use anstyle::Style;
@@ -9,9 +11,9 @@ use bnkit::report::Evidence;
 
 use super::calibrate::parts::{facts, section};
 use super::calibrate::wrapped;
-use super::finding::{Case, CaseOutcome, Place};
+use super::finding::{self, Case};
 use super::github::{self, Annotation, by_code};
-use super::page::{Card, Page};
+use super::page::Page;
 use super::plain::plain;
 use super::style::{BAD, DOUBTFUL, FAINT, GOOD, STRONG, paint};
 use super::table::Table;
@@ -65,23 +67,29 @@ impl Document for CheckReport {
         facts(
             out,
             &[
-                (
-                    "result",
-                    self.failure.clone().unwrap_or_else(|| totals(self)),
-                ),
                 ("model", about(self)),
                 ("findings", totals(self)),
                 ("not checked", unchecked(self)),
             ],
         )?;
-        let mut found = Table::new(&["level", "code", "where", "what", "to do"]);
+        let mut to_do = Table::new(&["code", "findings", "what it is", "what to do"]);
+        for group in groups(&self.findings) {
+            let first = &group[0];
+            to_do.row([
+                format!("`{}`", first.code),
+                group.len().to_string(),
+                title(first.code).to_owned(),
+                first.action.to_owned(),
+            ]);
+        }
+        section(out, "What to do", &to_do)?;
+        let mut found = Table::new(&["level", "code", "where", "what"]);
         for finding in &self.findings {
             found.row([
                 finding.level.name().to_owned(),
                 format!("`{}`", finding.code),
                 code_span(finding),
                 finding.message.clone(),
-                finding.action.to_owned(),
             ]);
         }
         section(out, "Findings", &found)?;
@@ -102,44 +110,16 @@ impl Document for CheckReport {
         Some((github::Level::Notice, totals(self)))
     }
 
-    fn findings(&self) -> Vec<super::finding::Finding> {
-        let finding = |it: &Finding| super::finding::Finding {
-            level: loudness(it.level),
-            code: it.code,
-            place: place(it).and_then(|node| Place::new(node, "")),
-            message: it.message.clone(),
-        };
-        self.findings.iter().map(finding).collect()
+    fn findings(&self) -> Vec<finding::Finding> {
+        page::findings(self)
     }
 
     fn cases(&self) -> Vec<Case> {
-        let case = |rule: &CheckedRule| {
-            let found = self.findings.iter().filter(|it| it.code == rule.code);
-            let said: Vec<String> = found.clone().map(sentence).collect();
-            let outcome = match found.map(|it| it.level).max() {
-                Some(Level::Error) => CaseOutcome::Failed(said.join("\n")),
-                Some(_) => CaseOutcome::Passed(said.join("\n")),
-                None if rule.checked => CaseOutcome::Passed(String::new()),
-                None if rule.level == Level::Allow => CaseOutcome::Skipped("allowed".to_owned()),
-                None => CaseOutcome::Skipped("not for this checkpoint".to_owned()),
-            };
-            Case::new("rule", rule.code, outcome)
-        };
-        self.rules.iter().map(case).collect()
+        page::cases(self)
     }
 
     fn page(&self) -> Page {
-        let summary = self.summary;
-        let number = |title, number: usize| Card::new(title, number.to_string(), "");
-        Page {
-            cards: vec![
-                number("Errors", summary.errors),
-                number("Warnings", summary.warnings),
-                number("Notes", summary.notes),
-                number("Accepted", summary.suppressed),
-            ],
-            ..Page::default()
-        }
+        page::page(self)
     }
 
     fn annotations(&self) -> Vec<Annotation> {
@@ -225,16 +205,20 @@ fn groups(findings: &[Finding]) -> Vec<&[Finding]> {
     findings.chunk_by(same).collect()
 }
 
+/// What a code means, in a line.
+fn title(code: &str) -> &'static str {
+    explain::find(code).map_or("", |explanation| explanation.title)
+}
+
 fn one_code(group: &[Finding], out: &mut dyn Write, detail: Detail) -> io::Result<()> {
     let first = &group[0];
-    let title = explain::find(first.code).map_or("", |explanation| explanation.title);
     let number = match group.len() {
         1 => String::new(),
         number => format!(" ({number})"),
     };
     let level = paint(style(first.level), first.level.name());
     writeln!(out, "{level} {}{number}", paint(STRONG, first.code))?;
-    for line in wrapped(title, WIDTH - 2) {
+    for line in wrapped(title(first.code), WIDTH - 2) {
         writeln!(out, "  {}", paint(FAINT, line))?;
     }
     let limit = match (detail, first.level) {

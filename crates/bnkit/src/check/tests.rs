@@ -1,1 +1,0 @@
-//! Each rule with a model that trips it and one that does not.
