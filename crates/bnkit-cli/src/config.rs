@@ -4,13 +4,16 @@
 //! have been parsed once like any command line. So whatever is said on the command line wins, a new option can be
 //! configured from the day it is declared, and a wrong value is reported in the same words as on the command line.
 
+#[cfg(test)]
+mod corpus;
 mod place;
 #[cfg(test)]
 mod schema;
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
+use bnkit::yaml;
 use clap::builder::Resettable;
 use clap::{Arg, ArgAction, Command};
 use serde_yaml::Value;
@@ -27,8 +30,7 @@ const DESCRIBED: [&str; 2] = [PREPROCESS, "suppress"];
 /// The command with the defaults that the file at `path` asks for, if the command named `running` is to run. The other
 /// sections are checked all the same: a typo should not wait for its day.
 pub(crate) fn apply(command: Command, running: &str, path: &Path) -> anyhow::Result<Command> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{}: cannot be read", path.display()))?;
+    let text = yaml::read(path)?;
     let file: Value =
         serde_yaml::from_str(&text).map_err(|error| Place::file(path).error(&error))?;
     let sections = match file {

@@ -93,7 +93,7 @@ impl Output {
 
     fn write(&self, document: &impl Document, out: &mut dyn Write) -> io::Result<()> {
         match self.format {
-            Format::Text => document.text(&mut Guard(&mut *out), self.detail)?,
+            Format::Text => document.text(&mut Guard::new(&mut *out), self.detail)?,
             Format::Json => json(document, out)?,
             Format::Yaml => yaml(document, out)?,
             Format::Github => github::write(&document.annotations(), out)?,

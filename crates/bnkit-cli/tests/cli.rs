@@ -153,7 +153,7 @@ fn the_configuration_file_is_checked() {
     with("fold: {no-verify: true, require: end-to-end}\n").is_error(&["--no-verify forbids"]);
     with("fold:\n  report: r.pdf\n").is_error(&["c.yaml:2:", "a report ends in"]);
     with("fold: [\n").is_error(&["c.yaml: "]);
-    here(&["fold", "x.onnx", "--config", "no.yaml"]).is_error(&["no.yaml: cannot be read"]);
+    here(&["fold", "x.onnx", "--config", "no.yaml"]).is_error(&["no.yaml: cannot open"]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bnkit_model::{
-    DType, Tensor,
-    tensor::{decode_f64, encode_f64},
+    DType, Limits, Tensor,
+    tensor::{decode_f64, element_count, encode_f64},
 };
 use tract_onnx::Onnx;
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
@@ -286,7 +286,30 @@ pub(crate) fn parse(onnx: Onnx, proto: &ModelProto, inputs: &[Input]) -> Result<
     model
         .analyse(false)
         .map_err(|error| blame(error).into_misfit())?;
-    model.into_typed().map_err(blame)
+    let typed = model.into_typed().map_err(blame)?;
+    check_sizes(&typed)?;
+    Ok(typed)
+}
+
+/// Refuses a model that computes a value larger than the limit `value_elements`: allocating it ends the process.
+fn check_sizes(model: &TypedModel) -> Result<()> {
+    let most = Limits::get().value_elements;
+    for node in &model.nodes {
+        for output in &node.outputs {
+            let Some(dims) = output.fact.shape.as_concrete() else {
+                continue;
+            };
+            let count = element_count(dims);
+            if count.is_none_or(|count| count > most) {
+                return Err(EngineError::Unsupported {
+                    operator: node.op.name().into_owned(),
+                    node: node.name.clone(),
+                    reason: format!("a value of shape {dims:?} has more than {most} elements"),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<TypedRunnableModel>> {

@@ -13,11 +13,13 @@
 //! | [`safetensors`] | state dicts: single and sharded files, reading and writing |
 //! | [`tensor`], [`dtype`], [`stored`] | element types, dense tensors, elements that stay where they are |
 //! | `output`, `place`, `temporary` | one file in the making, several that appear together, and their names until then |
+//! | [`Limits`] | what a file may ask for, at most |
 //! | [`format`](mod@format) | which of the formats a file is in, by its content |
 
 pub mod dtype;
 pub mod error;
 pub mod format;
+mod limits;
 pub mod onnx;
 mod output;
 mod place;
@@ -31,4 +33,5 @@ pub mod wire;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use limits::Limits;
 pub use tensor::Tensor;

@@ -159,6 +159,23 @@ impl Source {
     }
 }
 
+/// The text of a file of at most `most` bytes.
+///
+/// # Errors
+/// If it cannot be read, is no regular file, is longer, or is no UTF-8; with the file.
+pub fn read_text(path: &Path, most: u64) -> Result<String> {
+    let source = Source::open(path)?;
+    let wrong = |message: String| Error::invalid(message).in_file(path);
+    if source.len() > most {
+        return Err(wrong(format!(
+            "the file has {} bytes; more than {most} are not read",
+            source.len()
+        )));
+    }
+    let bytes = source.read(0..source.len())?;
+    String::from_utf8(bytes.to_vec()).map_err(|_| wrong("the file is no UTF-8 text".to_owned()))
+}
+
 /// A small read-ahead over a [`Source`], for walking through the structure of a file.
 #[derive(Debug)]
 pub struct Window<'s> {

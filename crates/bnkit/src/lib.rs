@@ -45,6 +45,7 @@ pub mod site;
 pub mod state;
 pub mod unfold;
 pub mod verify;
+pub mod yaml;
 
 pub use error::{Error, Result};
 

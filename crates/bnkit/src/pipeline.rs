@@ -332,7 +332,12 @@ pub fn verify(
     let (first, second) = (Model::open(a)?, Model::open(b)?);
     let hashing = hash.then(|| (hash::in_background(a), hash::in_background(b)));
     progress.begin(Phase::Proving, None);
-    let verification = verify::compare(&first, &second, options)?;
+    let verification = verify::compare(&first, &second, options).map_err(|error| match error {
+        Error::Request(why) => {
+            Error::Request(format!("{} and {}: {why}", a.display(), b.display()))
+        }
+        other => other,
+    })?;
     let (mut a, mut b) = (describe_input(&first, a), describe_input(&second, b));
     if let Some((of_a, of_b)) = hashing {
         a.sha256 = Some(of_a.finish()?);

@@ -5,6 +5,7 @@ use std::path::Path;
 use bnkit::calibrate::{Convention, Method, Shard};
 use bnkit::check::Suppression;
 use bnkit::data::preprocess::{Preprocess, Preset};
+use bnkit::yaml;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 /// `name=1x3x224x224`, or `1x3x224x224` for the only input of a model (the name is then empty).
@@ -116,7 +117,8 @@ pub(super) fn preprocess(text: &str) -> Result<Preprocess, String> {
     if Path::new(text).extension().is_none() && !Path::new(text).exists() {
         return Err("there are imagenet, inception, tensorflow, or a YAML file".to_owned());
     }
-    let content = std::fs::read_to_string(text).map_err(|error| error.to_string())?;
+    let content = yaml::read(Path::new(text));
+    let content = content.map_err(|error| error.to_string())?;
     serde_yaml::from_str(&content).map_err(|error| error.to_string())
 }
 

@@ -75,19 +75,52 @@ pub(crate) fn plain_json(text: String) -> String {
     out
 }
 
-/// A writer of text that lets no control character through but line breaks and our own styles.
-pub(crate) struct Guard<W>(pub(crate) W);
+/// A writer of text that lets no control character through but line breaks and our own styles, and no line that a log takes for a
+/// command: GitHub obeys lines that begin with `::`, or have `##[`, wherever they come from.
+pub(crate) struct Guard<W> {
+    out: W,
+    /// How many colons the line begins with (blanks before them do not count), as long as there was nothing else.
+    begun: Option<usize>,
+}
+
+impl<W: Write> Guard<W> {
+    pub(crate) fn new(out: W) -> Self {
+        let begun = Some(0);
+        Self { out, begun }
+    }
+
+    /// The text with a colon that would begin a command written out.
+    fn without_commands(&mut self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        for letter in text.chars() {
+            self.begun = match (letter, self.begun) {
+                ('\n', _) => Some(0),
+                (':', Some(1)) => {
+                    out.push_str("\\u{3a}");
+                    self.begun = None;
+                    continue;
+                }
+                (':', Some(0)) => Some(1),
+                (' ' | '\t', Some(0)) => Some(0),
+                _ => None,
+            };
+            out.push(letter);
+        }
+        out.replace("##[", "#\\u{23}[")
+    }
+}
 
 impl<W: Write> Write for Guard<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         // What is formatted arrives in pieces of whole characters, and a style in one piece.
-        let text = String::from_utf8_lossy(buffer);
-        self.0.write_all(plain_lines(&text).as_bytes())?;
+        let text = plain_lines(&String::from_utf8_lossy(buffer));
+        let text = self.without_commands(&text);
+        self.out.write_all(text.as_bytes())?;
         Ok(buffer.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.out.flush()
     }
 }
 
@@ -117,9 +150,30 @@ mod tests {
             "a\n\\u{1b}[2J\\u{1b}]0;t\\u{7}"
         );
         let mut out = Vec::new();
-        write!(Guard(&mut out), "{}\x1b[8m", paint(BAD, "!")).unwrap();
+        write!(Guard::new(&mut out), "{}\x1b[8m", paint(BAD, "!")).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.ends_with("\\u{1b}[8m"), "{text:?}");
+    }
+
+    #[test]
+    fn no_line_is_a_command() {
+        let written = |pieces: &[&str]| {
+            let mut out = Vec::new();
+            let mut guard = Guard::new(&mut out);
+            pieces
+                .iter()
+                .for_each(|piece| write!(guard, "{piece}").unwrap());
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written(&["::error::x"]), ":\\u{3a}error::x");
+        assert_eq!(
+            written(&["a\n", "  :", ":warning::x"]),
+            "a\n  :\\u{3a}warning::x"
+        );
+        assert_eq!(written(&["##[error]x"]), "#\\u{23}[error]x");
+        for harmless in ["std::vec", "a: b\n: c\n", "## title\n"] {
+            assert_eq!(written(&[harmless]), harmless);
+        }
     }
 
     #[test]

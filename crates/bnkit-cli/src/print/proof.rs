@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anstyle::Style;
 use bnkit::report::{OutputComparison, Verdict, Verification};
 
+use super::plain::plain;
 use super::style::{BAD, DOUBTFUL, FAINT, GOOD, paint};
 use super::table::Table;
 use super::units::{count, sci};
@@ -37,14 +38,15 @@ pub(super) fn text(proof: &Verification, out: &mut dyn Write, detail: Detail) ->
     if let Some(culprit) = &proof.culprit {
         writeln!(
             out,
-            "  {:<12} {culprit}: without this fold the models agree",
-            "culprit"
+            "  {:<12} {}: without this fold the models agree",
+            "culprit",
+            plain(culprit)
         )?;
     }
     proof
         .notes
         .iter()
-        .try_for_each(|note| writeln!(out, "  {:<12} {note}", "note"))?;
+        .try_for_each(|note| writeln!(out, "  {:<12} {}", "note", plain(note)))?;
     let different = proof.outputs.iter().filter(|output| !output.within).count();
     if detail == Detail::Short && different == 0 || proof.outputs.is_empty() {
         return Ok(());
@@ -66,12 +68,12 @@ pub(super) fn markdown(proof: &Verification, out: &mut dyn Write) -> io::Result<
         .iter()
         .try_for_each(|(level, finding)| writeln!(out, "- {level}: {finding}"))?;
     if let Some(culprit) = &proof.culprit {
-        writeln!(out, "- culprit: `{culprit}`")?;
+        writeln!(out, "- culprit: `{}`", plain(culprit))?;
     }
     proof
         .notes
         .iter()
-        .try_for_each(|note| writeln!(out, "- {note}"))?;
+        .try_for_each(|note| writeln!(out, "- {}", plain(note)))?;
     if proof.outputs.is_empty() {
         return Ok(());
     }

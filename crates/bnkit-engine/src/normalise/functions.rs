@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use bnkit_model::Limits;
 use tract_onnx::pb::{FunctionProto, GraphProto, ModelProto, NodeProto};
 
 use super::node;
@@ -13,8 +14,6 @@ use crate::{EngineError, Result};
 
 /// A function that calls functions that call functions … this deep is one that calls itself.
 const MAX_DEPTH: usize = 64;
-/// More nodes than any real model has: calls that double at each level would fill the memory.
-const MAX_NODES: usize = 1 << 18;
 
 type Functions = HashMap<(String, String), FunctionProto>;
 
@@ -76,7 +75,8 @@ impl Inliner<'_> {
                 continue;
             }
             self.nodes += 1;
-            if self.nodes > MAX_NODES {
+            // Calls that double at each level would fill the memory.
+            if self.nodes as u64 > Limits::get().function_nodes {
                 return Err(EngineError::unsupported(
                     &node,
                     "its functions write out to too many nodes",

@@ -1,7 +1,8 @@
 //! Absent inputs and outputs. tract panics on a trailing `""` input, counts outputs by list length, and numbers outputs by position
 //! among the non-empty ones. An input that has no meaning in the node's mode goes, too, where tract would go by its presence.
 //!
-//! And names that are used twice: in ONNX nodes and values have names of their own each, in tract a constant is a node.
+//! And names that are used twice: in ONNX nodes and values have names of their own each, and nodes are not told apart by theirs; in
+//! tract a constant is a node, and no two have the same name.
 
 use std::collections::HashSet;
 
@@ -12,17 +13,18 @@ use super::text;
 /// Operators whose outputs tract finds through the node's own list of names, so that `""` may stay in the middle.
 const FINDS_OUTPUTS: [&str; 4] = ["GRU", "LSTM", "RNN", "MaxPool"];
 
-/// Drops trailing absent inputs and outputs, names absent outputs in the middle, and gives nodes names that no constant has.
+/// Drops trailing absent inputs and outputs, names absent outputs in the middle, and gives nodes names that nothing else has.
 pub(super) fn tidy(graph: &mut GraphProto) {
-    let constants: HashSet<&String> = graph
+    let mut taken: HashSet<String> = graph
         .initializer
         .iter()
-        .map(|tensor| &tensor.name)
+        .map(|tensor| tensor.name.clone())
         .collect();
     for node in &mut graph.node {
-        while !node.name.is_empty() && constants.contains(&node.name) {
+        while !node.name.is_empty() && taken.contains(&node.name) {
             node.name.push('\'');
         }
+        taken.insert(node.name.clone());
     }
     for (index, node) in graph.node.iter_mut().enumerate() {
         // tract pads with the constant if there is one, whatever the mode says.
@@ -87,6 +89,17 @@ mod tests {
         tidy(&mut graph);
         assert_eq!(graph.node[0].name, "shift''");
         assert_eq!(graph.node[0].input, ["x", "shift"]);
+    }
+
+    #[test]
+    fn nodes_of_one_name_get_names_of_their_own() {
+        let mut graph = GraphProto::default();
+        for output in ["a", "b", "c"] {
+            graph.node.push(node("Relu", "same", &["x"], output));
+        }
+        tidy(&mut graph);
+        let names: Vec<&str> = graph.node.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["same", "same'", "same''"]);
     }
 
     #[test]

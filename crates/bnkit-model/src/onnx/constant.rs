@@ -31,8 +31,6 @@ mod operators;
 
 /// How many nodes an expression may be deep.
 const MAX_DEPTH: usize = 64;
-/// How many nodes an expression may visit, repetitions included.
-const MAX_NODES: usize = 4096;
 /// Integers beyond this have no exact f64.
 const EXACT: u64 = 1 << 53;
 

@@ -125,7 +125,12 @@ impl Model {
                 "its data is in \"{location}\", but a model in memory has no folder"
             ))
         })?;
-        let source = Arc::new(Source::open(&contained(dir, location)?)?);
+        let path = contained(dir, location)?;
+        if path.is_dir() {
+            let message = format!("external data \"{location}\" is a folder");
+            return Err(Error::invalid(message));
+        }
+        let source = Arc::new(Source::open(&path)?);
         open.insert(location.to_owned(), source.clone());
         Ok(source)
     }

@@ -13,9 +13,9 @@ use super::entries::{self, Entries, Member};
 use super::state_dict::Tensor;
 use crate::error;
 use crate::source::Source;
-use crate::{Error, Result};
+use crate::{Error, Limits, Result};
 
-/// Longer headers are refused, as the `safetensors` crate does.
+/// No reader takes a longer header; the `safetensors` crate does not.
 const MAX_HEADER: u64 = 100_000_000;
 /// The bytes that hold the length of the header.
 pub(super) const PREFIX: u64 = 8;
@@ -75,9 +75,10 @@ impl Header {
         source.read_at(0, &mut length)?;
         let length = u64::from_le_bytes(length);
         let rest = source.len() - PREFIX;
-        if length > MAX_HEADER {
+        let most = Limits::get().header_bytes;
+        if length > most {
             return invalid(format!(
-                "the header claims {length} bytes; more than {MAX_HEADER} are not read"
+                "the header claims {length} bytes; more than {most} are not read"
             ));
         }
         if length > rest {

@@ -13,7 +13,7 @@ use super::entries::{self, Entries, Member};
 use super::state_dict::StateDict;
 use crate::error::{self, shown};
 use crate::source::Source;
-use crate::{Error, Result};
+use crate::{Error, Limits, Result};
 
 /// What an index says.
 #[derive(Debug, Clone)]
@@ -24,9 +24,6 @@ pub(super) struct Index {
     /// The length of the index itself.
     pub(super) bytes: u64,
 }
-
-/// Longer indexes are refused: that is room for some 200000 tensors, and parsed it takes several times as much memory.
-const MAX_INDEX: u64 = 32_000_000;
 
 enum Entry {
     Metadata(Vec<(String, serde_json::Value)>),
@@ -78,9 +75,10 @@ impl Index {
     }
 
     fn read(source: &Source) -> Result<Self> {
-        if source.len() > MAX_INDEX {
+        let most = Limits::get().index_bytes;
+        if source.len() > most {
             return Err(Error::invalid(format!(
-                "the index has {} bytes; more than {MAX_INDEX} are not read",
+                "the index has {} bytes; more than {most} are not read",
                 source.len()
             )));
         }

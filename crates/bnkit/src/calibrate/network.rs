@@ -10,6 +10,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::apply::Statistics;
 use super::modules::Module;
+use crate::verify::memory;
 use crate::{Error, Result};
 
 /// A model, ready to run batches.
@@ -39,6 +40,9 @@ impl Network {
             dropout,
             ..TrainOptions::default()
         };
+        if let Some(why) = memory::large_value(model) {
+            return Err(Error::Request(why));
+        }
         let trainer = Trainer::load(&model.to_bytes(Precision::Stored)?, &options).map_err(said)?;
         let by_output: HashMap<&str, usize> = modules
             .iter()

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bnkit_model::{Error, Result};
+use bnkit_model::{Error, Limits, Result};
 use image::ImageReader;
 
 use super::natural;
@@ -49,15 +49,24 @@ impl Images {
     /// If it cannot be read or decoded, or is too small; the message names the file.
     pub fn read(&self, index: usize) -> Result<([usize; 3], Vec<f32>)> {
         let path = &self.files[index];
-        let file =
-            ImageReader::open(path).map_err(|error| Error::io(path, "cannot open", error))?;
-        let image = file
-            .with_guessed_format()
-            .map_err(|error| Error::io(path, "cannot read", error))?
-            .decode()
-            .map_err(|error| {
-                Error::invalid(format!("not a readable image: {error}")).in_file(path)
-            })?;
+        let unreadable =
+            |error| Error::invalid(format!("not a readable image: {error}")).in_file(path);
+        let open = || {
+            ImageReader::open(path)
+                .map_err(|error| Error::io(path, "cannot open", error))?
+                .with_guessed_format()
+                .map_err(|error| Error::io(path, "cannot read", error))
+        };
+        // The size first: a file of a few kilobytes can hold a picture of a gigabyte.
+        let (width, height) = open()?.into_dimensions().map_err(unreadable)?;
+        let most = Limits::get().image_pixels;
+        if u64::from(width) * u64::from(height) > most {
+            let message = format!(
+                "the image is {height}×{width} (height × width): more than {most} pixels are not read"
+            );
+            return Err(Error::invalid(message).in_file(path));
+        }
+        let image = open()?.decode().map_err(unreadable)?;
         self.preprocess
             .apply(&image.to_rgb8())
             .map_err(|error| error.in_file(path))

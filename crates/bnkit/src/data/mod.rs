@@ -8,6 +8,7 @@
 
 pub mod images;
 mod npy;
+mod npy_header;
 pub mod preprocess;
 mod resample;
 
@@ -15,6 +16,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use bnkit_model::source::Source;
 use bnkit_model::{DType, Error, Result, Tensor};
 
 /// The tensors of a file or folder, in order.
@@ -156,12 +158,15 @@ pub(crate) fn npz(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {
+    // A named pipe would wait for its writer.
+    Source::open(path)?;
     let file = File::open(path).map_err(|error| Error::io(path, "cannot open", error))?;
     Ok(BufReader::new(file))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| Error::io(path, "cannot read", error))
+    let source = Source::open(path)?;
+    Ok(source.read(0..source.len())?.to_vec())
 }
 
 fn safetensors(bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {

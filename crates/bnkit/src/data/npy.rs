@@ -1,40 +1,51 @@
 //! NumPy's `.npy` and `.npz`.
 //!
-//! npyz reads the header; the elements are taken as bytes, so that one path serves every type, byte order and memory order, and
-//! nothing is allocated on the word of a header.
+//! The elements are taken as bytes, so that one path serves every type, byte order and memory order, and nothing is allocated on
+//! the word of a header. `npyz` opens archives, and writes.
 
-use std::io::{Cursor, Read, Seek};
+use std::collections::HashSet;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 
-use bnkit_model::{DType, Error, Result, Tensor, tensor::element_count};
-use npyz::npz::{NpzArchive, NpzWriter};
-use npyz::{Endianness, NpyFile, Order, TypeChar, WriterBuilder};
+use bnkit_model::{DType, Error, Limits, Result, Tensor};
+use npyz::WriterBuilder;
+use npyz::npz::{NpzArchive, NpzWriter, array_name_from_file_name};
+
+use super::npy_header::Header;
 
 /// One array.
 pub(super) fn read(reader: impl Read) -> Result<Tensor> {
-    let file = NpyFile::new(reader)
-        .map_err(|error| Error::invalid(format!("not a NumPy array: {error}")))?;
-    array(file)
+    array(reader, u64::MAX)
 }
 
-/// All arrays of an archive, in the order of their names.
-pub(super) fn read_archive(reader: impl Read + Seek) -> Result<Vec<(String, Tensor)>> {
+/// All arrays of an archive, in the order of their names. Together they may be as large as the limits `archive_bytes` and
+/// `archive_ratio` say: entries of an archive can share their bytes, and a kilobyte of zeros packs a megabyte.
+pub(super) fn read_archive(mut reader: impl Read + Seek) -> Result<Vec<(String, Tensor)>> {
     let wrong = |error: std::io::Error| Error::invalid(format!("not a NumPy archive: {error}"));
+    let packed = reader.seek(SeekFrom::End(0)).map_err(wrong)?;
+    let limits = Limits::get();
+    let mut room = packed
+        .saturating_mul(limits.archive_ratio)
+        .max(limits.archive_bytes);
     let mut archive = NpzArchive::new(reader).map_err(wrong)?;
-    let mut names: Vec<String> = archive.array_names().map(str::to_owned).collect();
-    names.sort_by_key(|name| super::natural(name));
-    names
-        .into_iter()
-        .map(|name| {
-            let place = format!("array {name:?}");
-            let file = archive
-                .by_name(&name)
-                .map_err(wrong)
-                .and_then(|file| file.ok_or_else(|| Error::invalid("it is gone")))
-                .map_err(|error| error.at(&place))?;
-            let tensor = array(file).map_err(|error| error.at(&place))?;
-            Ok((name, tensor))
-        })
-        .collect()
+    let archive = archive.zip_archive();
+    let (mut named, mut seen) = (vec![], HashSet::new());
+    for index in 0..archive.len() {
+        let entry = archive
+            .by_index(index)
+            .map_err(|error| wrong(error.into()))?;
+        let Some(name) = array_name_from_file_name(entry.name()).map(str::to_owned) else {
+            continue;
+        };
+        let at = |error: Error| error.at(format!("array {name:?}"));
+        if !seen.insert(name.clone()) {
+            return Err(at(Error::invalid("the archive has two of this name")));
+        }
+        let tensor = array(entry, room).map_err(at)?;
+        room = room.saturating_sub(tensor.data().len() as u64);
+        named.push((name, tensor));
+    }
+    named.sort_by_cached_key(|(name, _)| super::natural(name));
+    Ok(named)
 }
 
 /// The bytes of an archive of these arrays.
@@ -74,57 +85,33 @@ pub(super) fn write_archive(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
     Ok(bytes.into_inner())
 }
 
-fn array(file: NpyFile<impl Read>) -> Result<Tensor> {
-    let npyz::DType::Plain(kind) = file.dtype() else {
-        return Err(Error::invalid("an array of records is no data"));
-    };
-    let dtype = match (kind.type_char(), kind.size_field()) {
-        (TypeChar::Bool, 1) => DType::Bool,
-        (TypeChar::Int, 1) => DType::I8,
-        (TypeChar::Int, 2) => DType::I16,
-        (TypeChar::Int, 4) => DType::I32,
-        (TypeChar::Int, 8) => DType::I64,
-        (TypeChar::Uint, 1) => DType::U8,
-        (TypeChar::Uint, 2) => DType::U16,
-        (TypeChar::Uint, 4) => DType::U32,
-        (TypeChar::Uint, 8) => DType::U64,
-        (TypeChar::Float, 2) => DType::F16,
-        (TypeChar::Float, 4) => DType::F32,
-        (TypeChar::Float, 8) => DType::F64,
-        _ => {
-            return Err(Error::invalid(format!(
-                "an array of type {kind} is no data"
-            )));
-        }
-    };
-    let dims = file
-        .shape()
-        .iter()
-        .map(|&dim| usize::try_from(dim).ok())
-        .collect::<Option<Vec<usize>>>();
-    let (dims, length) = dims
-        .and_then(|dims| {
-            let length = dtype.byte_len(element_count(&dims)?)?;
-            Some((dims, length))
-        })
-        .ok_or_else(|| Error::invalid("the dimensions of the array overflow"))?;
-    let fortran = file.order() == Order::Fortran;
+/// An array of at most `room` bytes.
+fn array(mut reader: impl Read, room: u64) -> Result<Tensor> {
+    let header = Header::read(&mut reader)?;
+    let (dtype, dims) = (header.dtype, header.dims);
+    if header.length > room {
+        return Err(Error::invalid(format!(
+            "{dtype} {dims:?} takes {} bytes, and {room} are left of what an archive of this size may hold: unpack it, or give the arrays as .npy",
+            header.length
+        )));
+    }
     let size = dtype.size().unwrap_or(1);
     let mut bytes = vec![];
-    file.into_inner()
-        .take(length)
+    reader
+        .take(header.length)
         .read_to_end(&mut bytes)
         .map_err(|error| Error::invalid(format!("the array cannot be read: {error}")))?;
-    if bytes.len() as u64 != length {
+    if bytes.len() as u64 != header.length {
         return Err(Error::invalid(format!(
-            "the file is cut off: {dtype} {dims:?} takes {length} bytes, found {}",
+            "the file is cut off: {dtype} {dims:?} takes {} bytes, found {}",
+            header.length,
             bytes.len()
         )));
     }
-    if kind.endianness() == Endianness::Big {
+    if header.big_endian {
         bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
     }
-    if fortran {
+    if header.fortran {
         bytes = to_row_major(&bytes, &dims, size);
     }
     Tensor::new(dtype, dims, bytes)

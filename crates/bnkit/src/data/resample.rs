@@ -6,7 +6,7 @@
 
 use std::f64::consts::PI;
 
-use bnkit_model::{Error, Result};
+use bnkit_model::{Error, Limits, Result};
 use image::RgbImage;
 use serde::Deserialize;
 
@@ -105,9 +105,6 @@ impl Filter {
     }
 }
 
-/// What an image may have after, and on the way of, a resize.
-const MAX_PIXELS: u64 = 1 << 26;
-
 impl Resize {
     /// The image in its new size.
     ///
@@ -129,9 +126,10 @@ impl Resize {
             }
         };
         // A thin line of an image, made wider, would get longer in proportion.
-        if u64::from(new_width) * u64::from(new_height.max(height)) > MAX_PIXELS {
+        let most = Limits::get().image_pixels;
+        if u64::from(new_width) * u64::from(new_height.max(height)) > most {
             return Err(Error::invalid(format!(
-                "the image is {height}×{width} (height × width) and would become {new_height}×{new_width}: more than {MAX_PIXELS} pixels"
+                "the image is {height}×{width} (height × width) and would become {new_height}×{new_width}: more than {most} pixels"
             )));
         }
         Ok(resize(image, new_width, new_height, self.filter))

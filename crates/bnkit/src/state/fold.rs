@@ -21,7 +21,7 @@ use crate::report::{
     Warning,
 };
 use crate::verify::{self, VerifyOptions};
-use crate::{Error, Result, hash};
+use crate::{Error, Result, hash, yaml};
 
 /// A `fold` of a state dict to do.
 #[derive(Debug, Clone)]
@@ -300,7 +300,7 @@ impl<'d> Folding<'d> {
                 });
             }
             PairingSource::Pairs(path) => {
-                pairing::from_file(&read_text(path)?, path, &entries(dict))?
+                pairing::from_file(&yaml::read(path)?, path, &entries(dict))?
             }
             PairingSource::Preset { name, .. } => {
                 let choice = name
@@ -563,11 +563,6 @@ fn with_epsilon(mut pairing: Pairing, epsilon: Option<f64>) -> Pairing {
         pair.epsilon = pair.epsilon.or(epsilon);
     }
     pairing
-}
-
-fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path)
-        .map_err(|error| bnkit_model::Error::io(path, "cannot read", error).into())
 }
 
 fn constant_operators(model: &Model) -> HashSet<NodeId> {

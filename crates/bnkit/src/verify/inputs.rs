@@ -8,7 +8,7 @@ mod from_data;
 mod shapes;
 
 use bnkit_engine::InputSpec;
-use bnkit_model::{DType, Error, Result, Tensor};
+use bnkit_model::{DType, Error, Limits, Result, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -79,7 +79,13 @@ fn draw(specs: &[InputSpec], shapes: &[NamedShape], seed: u64, number: u64) -> R
 }
 
 fn random_tensor(spec: &InputSpec, dims: &[usize], random: &mut ChaCha8Rng) -> Result<Tensor> {
-    let count: usize = dims.iter().product();
+    let most = Limits::get().sample_elements;
+    let count = bnkit_model::tensor::element_count(dims).filter(|&count| count <= most);
+    let count = count.ok_or_else(|| {
+        Error::invalid(format!(
+            "shape {dims:?} has more than {most} elements, too many for values made up"
+        ))
+    })? as usize;
     let mut below = |bound: u64| (random.next_u64() >> 11) % bound;
     let mask = spec.name.to_ascii_lowercase().contains("mask");
     let values: Vec<f64> = match spec.dtype {

@@ -1,7 +1,8 @@
 //! Whether a proof end to end fits into memory: running a model takes many times its size, and a process that the
 //! system kills proves nothing.
 
-use bnkit_model::onnx::Model;
+use bnkit_model::Limits;
+use bnkit_model::onnx::{Model, Types};
 
 /// Peak memory of a proof, in bytes per byte of f32 weights, when its runs follow one another.
 ///
@@ -24,11 +25,41 @@ pub(super) enum Way {
 
 /// The way that fits into the memory that is available.
 pub(super) fn way(model: &Model) -> Way {
+    if let Some(why) = large_value(model) {
+        return Way::TooLarge(why);
+    }
     let elements: u64 = model.constants().map(|tensor| tensor.len() as u64).sum();
     match available() {
         Some(available) => choose(elements.saturating_mul(4), available),
         None => Way::Parallel,
     }
+}
+
+/// What is computed and has more elements than the limit `value_elements`, as far as shapes are certain. A small file can ask for
+/// it (an Expand, a Pad), and the engine would allocate it before it says anything.
+pub(crate) fn large_value(model: &Model) -> Option<String> {
+    let most = Limits::get().value_elements;
+    let types = Types::derive(model);
+    model.nodes().find_map(|(id, node)| {
+        let outputs = node.outputs.iter().flatten();
+        let large = outputs.filter_map(|&value| {
+            let dims = types.dims(value)?.iter().map(|dim| dim.known());
+            let dims = dims.collect::<Option<Vec<u64>>>()?;
+            let count = match dims.contains(&0) {
+                true => Some(0),
+                false => dims
+                    .iter()
+                    .try_fold(1u64, |count, &dim| count.checked_mul(dim)),
+            };
+            (count.is_none_or(|count| count > most)).then_some(dims)
+        });
+        large.into_iter().next().map(|dims| {
+            format!(
+                "{}: what it computes has shape {dims:?}, more than {most} elements",
+                model.describe(id)
+            )
+        })
+    })
 }
 
 fn choose(weights: u64, available: u64) -> Way {

@@ -15,7 +15,7 @@ pub mod end_to_end;
 pub mod inputs;
 pub(crate) mod layer;
 pub mod local;
-mod memory;
+pub(crate) mod memory;
 pub mod metrics;
 #[cfg(test)]
 pub(crate) mod nets;
@@ -373,6 +373,11 @@ pub fn compare(a: &Model, b: &Model, options: &VerifyOptions) -> Result<Verifica
         b.to_bytes(Precision::Stored)?,
     );
     let cannot = |why: String| Error::Request(format!("cannot compare: {why}"));
+    for model in [a, b] {
+        if let Some(why) = memory::large_value(model) {
+            return Err(cannot(why));
+        }
+    }
     let samples = samples(&first, a, options)?.map_err(cannot)?;
     let found = end_to_end::compare(
         (&first, a.dir()),

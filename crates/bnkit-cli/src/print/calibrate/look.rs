@@ -8,6 +8,7 @@ use super::parts::{facts, line, section, table, warning_table, wrote};
 use super::{amount, name, ratios};
 use crate::print::finding::{Finding, annotations};
 use crate::print::github::{Annotation, Level, by_code};
+use crate::print::plain::plain;
 use crate::print::style::{BAD, GOOD, STRONG, paint};
 use crate::print::table::Table;
 use crate::print::units::short;
@@ -253,7 +254,7 @@ fn judgement(report: &RunReport) -> Option<(bool, String)> {
         match furthest.filter(|norm| typical(norm) > AWAY) {
             Some(norm) => format!(
                 "The modes differ: {how}, and the batches are far from the running statistics, most at {}; if it is fine in training and wrong in eval mode, this is why: bnkit recalibrate mends it",
-                norm.layer.node
+                plain(&norm.layer.node)
             ),
             None => format!(
                 "The modes differ: {how}, though the batches are near the running statistics; batches of {} may be too small or too much alike, and bnkit validate says more",

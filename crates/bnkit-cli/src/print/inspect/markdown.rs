@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use bnkit::report::{InspectReport, Port};
 
 use super::{COLUMNS, port, row};
+use crate::print::plain::plain;
 use crate::print::table::Table;
 use crate::print::units::{bytes, grouped};
 
@@ -21,10 +22,10 @@ pub(super) fn write(report: &InspectReport, out: &mut dyn Write) -> io::Result<(
         writeln!(out, "- opset {opset}, IR version {}", input.ir_version)?;
     }
     if !input.producer.is_empty() {
-        writeln!(out, "- written by {}", input.producer)?;
+        writeln!(out, "- written by {}", plain(&input.producer))?;
     }
     for (key, value) in &report.metadata {
-        writeln!(out, "- {key}: {value}")?;
+        writeln!(out, "- {}: {}", plain(key), plain(value))?;
     }
     ports("Inputs", &report.inputs, out)?;
     ports("Outputs", &report.outputs, out)?;

@@ -6,6 +6,7 @@ use bnkit::report::{InspectReport, Port};
 
 use super::{COLUMNS, Inspection, port, row};
 use crate::print::norms as others;
+use crate::print::plain::plain;
 use crate::print::style::{BAD, FAINT, STRONG, paint};
 use crate::print::table::Table;
 use crate::print::units::{bytes, count, grouped};
@@ -45,7 +46,7 @@ fn overview(report: &InspectReport, out: &mut dyn Write) -> io::Result<()> {
         paint(FAINT, facts)
     )?;
     if !input.producer.is_empty() {
-        writeln!(out, "  written by {}", input.producer)?;
+        writeln!(out, "  written by {}", plain(&input.producer))?;
     }
     let parameters = grouped(report.parameters);
     writeln!(
@@ -54,7 +55,12 @@ fn overview(report: &InspectReport, out: &mut dyn Write) -> io::Result<()> {
         bytes(report.parameter_bytes)
     )?;
     for (key, value) in &report.metadata {
-        writeln!(out, "  {} {value}", paint(FAINT, format!("{key}:")))?;
+        writeln!(
+            out,
+            "  {} {}",
+            paint(FAINT, format!("{key}:")),
+            plain(value)
+        )?;
     }
     Ok(())
 }

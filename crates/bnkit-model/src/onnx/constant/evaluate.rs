@@ -3,13 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::array::{Array, Why};
-use super::{Constants, Literal, MAX_DEPTH, MAX_NODES, NotConstant, Place, operators};
+use super::{Constants, Literal, MAX_DEPTH, NotConstant, Place, operators};
 use crate::onnx::model::*;
-use crate::{DType, Error};
+use crate::{DType, Error, Limits};
 
-/// The most elements that an expression may make out of less.
-const MAX_ELEMENTS: u64 = 1 << 24;
-/// The same for tensors that a shape depends on.
+/// The most elements that an expression may make out of less, in tensors that a shape depends on.
 const MAX_SMALL: u64 = 1 << 12;
 /// Results up to this size are kept, so that what is read twice is computed once.
 const MAX_KEPT: usize = 1024;
@@ -30,7 +28,7 @@ pub(super) fn evaluate(constants: &Constants<'_>, value: ValueId) -> Result<Arra
     let largest = if constants.small {
         MAX_SMALL
     } else {
-        MAX_ELEMENTS
+        Limits::get().constant_elements
     };
     let mut evaluation = Evaluation {
         constants,
@@ -43,13 +41,21 @@ pub(super) fn evaluate(constants: &Constants<'_>, value: ValueId) -> Result<Arra
     evaluation.value(value, 0)
 }
 
+/// How many nodes an expression may visit, repetitions included.
+fn most_nodes() -> usize {
+    usize::try_from(Limits::get().constant_nodes).unwrap_or(usize::MAX)
+}
+
 fn too_deep(node: NodeId) -> NotConstant {
     let why = format!("the constant expression is more than {MAX_DEPTH} nodes deep");
     NotConstant::Unsupported { node, why }
 }
 
 fn too_many(node: NodeId) -> NotConstant {
-    let why = format!("the constant expression has more than {MAX_NODES} nodes");
+    let why = format!(
+        "the constant expression has more than {} nodes",
+        most_nodes()
+    );
     NotConstant::Unsupported { node, why }
 }
 
@@ -69,7 +75,7 @@ impl Check<'_, '_> {
         if depth >= MAX_DEPTH {
             return Err(too_deep(id));
         }
-        if self.seen.len() > MAX_NODES {
+        if self.seen.len() > most_nodes() {
             return Err(too_many(id));
         }
         for operand in self.constants.operands(id).into_iter().flatten() {
@@ -137,7 +143,7 @@ impl Evaluation<'_, '_> {
             return Err(too_deep(id));
         }
         self.nodes += 1;
-        if self.nodes > MAX_NODES {
+        if self.nodes > most_nodes() {
             return Err(too_many(id));
         }
         let held = self.live;

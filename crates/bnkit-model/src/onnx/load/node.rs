@@ -115,7 +115,13 @@ impl Loader<'_> {
         } else if let Some(span) = header.tensor.filter(|_| matches!(header.kind, 0 | 4)) {
             AttributeValue::Tensor(tensor(window, span).map_err(place)?.1)
         } else if !header.graphs.is_empty() && matches!(header.kind, 0 | 5 | 10) {
-            let parent = self.model.nodes[owner.index()].scope;
+            let node = &self.model.nodes[owner.index()];
+            // What rules know to have no body is removed and exchanged as a whole.
+            if node.domain.is_empty() && !HAVE_BODIES.contains(&node.op_type.as_str()) {
+                let message = format!("a graph, which {} does not have", node.op_type);
+                return Err(place(Error::invalid(message)));
+            }
+            let parent = node.scope;
             let mut bodies = Vec::with_capacity(header.graphs.len());
             for span in header.graphs {
                 let kind = ScopeKind::Body {
@@ -146,6 +152,9 @@ impl Loader<'_> {
         })
     }
 }
+
+/// ONNX's own operators with graphs inside.
+const HAVE_BODIES: [&str; 4] = ["If", "Loop", "Scan", "SequenceMap"];
 
 fn drop_absent(slots: &mut Vec<Option<ValueId>>) {
     while slots.last() == Some(&None) {

@@ -10,10 +10,7 @@ use crate::onnx::model::*;
 use crate::onnx::resolve;
 use crate::source::Window;
 use crate::wire::{Field, Fields, malformed};
-use crate::{DType, Error, Result, proto};
-
-/// How deep bodies may be nested, as in protobuf's own readers.
-const MAX_DEPTH: usize = 32;
+use crate::{DType, Error, Limits, Result, proto};
 
 impl Loader<'_> {
     pub(super) fn graph(
@@ -25,9 +22,10 @@ impl Loader<'_> {
         opsets: &Opsets,
         depth: usize,
     ) -> Result<ScopeId> {
-        if depth > MAX_DEPTH {
+        let deepest = Limits::get().graph_depth;
+        if depth as u64 > deepest {
             return Err(Error::invalid(format!(
-                "graphs are nested more than {MAX_DEPTH} deep"
+                "graphs are nested more than {deepest} deep"
             )));
         }
         let scope = self.new_scope(kind, parent, opsets);

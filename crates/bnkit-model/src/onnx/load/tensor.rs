@@ -7,10 +7,7 @@ use crate::onnx::model::{External, Payload, Span, TensorDef};
 use crate::source::Window;
 use crate::tensor::element_count;
 use crate::wire::{Fields, WireType, malformed};
-use crate::{DType, Error, Result, proto};
-
-/// The most dimensions that a tensor may have; a few is what real ones have.
-const MAX_RANK: usize = 1024;
+use crate::{DType, Error, Limits, Result, proto};
 
 /// What the fields of a `TensorProto` say, before it is checked.
 #[derive(Default)]
@@ -27,6 +24,7 @@ struct Header {
 
 impl Header {
     fn read(window: &mut Window<'_>, span: Span) -> Result<Self> {
+        let most = usize::try_from(Limits::get().tensor_rank).unwrap_or(usize::MAX);
         let mut header = Self::default();
         let mut fields = Fields::new(window, span);
         while let Some(field) = fields.next()? {
@@ -63,10 +61,12 @@ impl Header {
                 14 => header.external = field.value == 1,
                 _ => {}
             }
-            if header.dims.len() > MAX_RANK {
-                let message = format!("has more than {MAX_RANK} dimensions");
-                return Err(Error::invalid(message).at(format!("tensor \"{}\"", header.name)));
-            }
+            // One more than there may be is enough to know; the name may come later.
+            header.dims.truncate(most.saturating_add(1));
+        }
+        if header.dims.len() > most {
+            let message = format!("has more than {most} dimensions");
+            return Err(Error::invalid(message).at(format!("tensor \"{}\"", header.name)));
         }
         Ok(header)
     }

@@ -67,7 +67,8 @@ fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer
             .is_some_and(|value| constants.is_constant(value))
     };
     let data_slot = match data_slot {
-        Some(slot) if is_constant(1 - slot) => slot,
+        // A third input is no operand.
+        Some(slot @ (0 | 1)) if is_constant(1 - slot) => slot,
         None if is_constant(1) => 0,
         None if is_constant(0) => 1,
         _ => {

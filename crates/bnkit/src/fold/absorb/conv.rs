@@ -42,6 +42,9 @@ fn shape(context: &Context<'_>, node: NodeId, weight: &TensorDef) -> Answer<Shap
     let [outputs, inputs_per_group, kernel @ ..] = weight.dims.as_slice() else {
         return Err(broken(format!("the weight has shape {:?}", weight.dims)).into());
     };
+    if kernel.is_empty() {
+        return Err(broken(format!("the weight has shape {:?}, no kernel", weight.dims)).into());
+    }
     let groups = usize::try_from(context.int(node, "group", 1)?).unwrap_or(0);
     if groups == 0 || outputs % groups != 0 {
         return Err(broken(format!(
@@ -102,7 +105,8 @@ pub(super) fn bias(
     let Some(bias) = quantised::bias(context, node, 2)? else {
         return Ok(None);
     };
-    if bias.values.len() != channels {
+    // One row of `channels` values has as many, but no bias has two axes.
+    if bias.dims != [channels] {
         let message = format!(
             "expected a bias of {channels} channels, found shape {:?}",
             bias.dims

@@ -56,6 +56,9 @@ fn shape(context: &Context<'_>, node: NodeId, weight: &TensorDef) -> Answer<Shap
     let [inputs, outputs_per_group, kernel @ ..] = weight.dims.as_slice() else {
         return Err(broken(format!("the weight has shape {:?}", weight.dims)).into());
     };
+    if kernel.is_empty() {
+        return Err(broken(format!("the weight has shape {:?}, no kernel", weight.dims)).into());
+    }
     let groups = usize::try_from(context.int(node, "group", 1)?).unwrap_or(0);
     if groups == 0 || inputs % groups != 0 || *inputs == 0 || *outputs_per_group == 0 {
         return Err(broken(format!(

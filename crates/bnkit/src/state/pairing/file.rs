@@ -13,7 +13,7 @@ use super::index::{Index, Kind};
 use super::pattern::Pattern;
 use super::{Layer, Left, Pair, Pairing};
 use crate::state::groups::{self, BatchNormGroup, Entry};
-use crate::{Error, Result};
+use crate::{Error, Result, yaml};
 
 /// The file.
 #[derive(Debug, Deserialize)]
@@ -50,6 +50,7 @@ struct Wanted<'a> {
 /// Everything that is wrong with the file, or does not fit the tensors.
 pub fn from_file(text: &str, path: &Path, entries: &[Entry]) -> Result<Pairing> {
     let fail = |what: String| Error::Request(format!("{}: {what}", path.display()));
+    yaml::check_depth(text).map_err(&fail)?;
     let file: File = serde_yaml::from_str(text).map_err(|error| fail(error.to_string()))?;
     check_epsilon(file.eps).map_err(&fail)?;
     let found = groups::find(entries);
