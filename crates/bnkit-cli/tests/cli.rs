@@ -147,8 +147,8 @@ fn the_configuration_file_is_checked() {
         bnkit(folder.path(), &["fold", "x.onnx", "--config", "c.yaml"])
     };
     with("fold:\n  samples: 8\n  onyl: [a]\n")
-        .is_error(&["c.yaml:3: section \"fold\": unknown option \"onyl\""]);
-    with("verify:\n  atol: -1\n").is_error(&["c.yaml:2: section \"verify\":", "not negative"]);
+        .is_error(&["c.yaml:3:3: section \"fold\": unknown option \"onyl\""]);
+    with("verify:\n  atol: -1\n").is_error(&["c.yaml:2:", "section \"verify\":", "not negative"]);
     with("fold: {no-verify: true, require: end-to-end}\n").is_error(&["--no-verify forbids"]);
     with("fold:\n  report: r.pdf\n").is_error(&["c.yaml:2:", "a report ends in"]);
     with("fold: [\n").is_error(&["c.yaml: "]);
