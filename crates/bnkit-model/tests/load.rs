@@ -394,6 +394,7 @@ fn deep_nesting_is_an_error_and_no_overflow() {
         let mut attribute = Vec::new();
         bnkit_model::wire::put_bytes_field(&mut attribute, 6, &bytes);
         let mut node = Vec::new();
+        bnkit_model::wire::put_bytes_field(&mut node, 4, b"If");
         bnkit_model::wire::put_bytes_field(&mut node, 5, &attribute);
         bytes.clear();
         bnkit_model::wire::put_bytes_field(&mut bytes, 1, &node);

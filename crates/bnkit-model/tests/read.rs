@@ -432,7 +432,7 @@ mod external {
             ("..\\secret", "plain relative path"),
             ("link", "leaves the model's folder"),
             ("up/secret", "leaves the model's folder"),
-            ("folder", "not a regular file"),
+            ("folder", "is a folder"),
             ("missing", "cannot open external data"),
         ] {
             let message = read_in(&dir, stored_in(location, &[]))
