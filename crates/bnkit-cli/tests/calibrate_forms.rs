@@ -134,7 +134,7 @@ fn options_and_preprocessing_can_come_from_a_file() {
     .unwrap();
     for command in ["recalibrate", "inspect"] {
         bnkit(path, &[command, "net.onnx", "--config", "c.yaml"]).is_error(&[
-            "c.yaml:3: section \"preprocess\": ",
+            "c.yaml:3:1: section \"preprocess\": ",
             "unknown field `colour`",
         ]);
     }

@@ -146,9 +146,10 @@ fn the_configuration_file_is_checked() {
         fs::write(folder.path().join("c.yaml"), yaml).unwrap();
         bnkit(folder.path(), &["fold", "x.onnx", "--config", "c.yaml"])
     };
-    with("fold:\n  samples: 8\n  onyl: [a]\n")
-        .is_error(&["c.yaml:3:3: section \"fold\": unknown option \"onyl\""]);
-    with("verify:\n  atol: -1\n").is_error(&["c.yaml:2:", "section \"verify\":", "not negative"]);
+    with("fold:\n  samples: 8\n  onyl: [a]\n").is_error(&[
+        "c.yaml:3:3: section \"fold\": unknown option \"onyl\" (did you mean \"only\"?)",
+    ]);
+    with("verify:\n  atol: -1\n").is_error(&["c.yaml:2:3: section \"verify\":", "not negative"]);
     with("fold: {no-verify: true, require: end-to-end}\n").is_error(&["--no-verify forbids"]);
     with("fold:\n  report: r.pdf\n").is_error(&["c.yaml:2:", "a report ends in"]);
     with("fold: [\n").is_error(&["c.yaml: "]);

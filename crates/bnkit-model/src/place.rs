@@ -119,6 +119,9 @@ impl Drop for Before {
 
 /// A second name in `folder` for the file at `path`; where the file system has none, the file is moved there.
 fn second_name(path: &Path, folder: &Path) -> std::io::Result<()> {
+    if !path.symlink_metadata()?.is_file() {
+        return Err(std::io::Error::other("no regular file any more"));
+    }
     let name = folder.join(path.file_name().unwrap_or_default());
     std::fs::hard_link(path, &name).or_else(|_| std::fs::rename(path, &name))
 }
