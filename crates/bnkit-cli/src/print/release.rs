@@ -265,9 +265,9 @@ fn headline(report: &ReleaseReport) -> String {
         .map(|stage| stage.name)
         .collect();
     match failed.as_slice() {
-        [] => format!("✓ `{}` is released", report.input.path),
+        [] => format!("✓ {} is released", report.input.path),
         names => format!(
-            "✗ `{}` is not released: {} failed",
+            "✗ {} is not released: {} failed",
             report.input.path,
             names.join(", ")
         ),
