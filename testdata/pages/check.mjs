@@ -45,6 +45,8 @@ async function open(browser, file, name, options) {
     if (["error", "warning"].includes(message.type())) say(name, `console: ${message.text()}`);
   });
   await page.goto(url);
+  // What folds out is looked at, too.
+  await page.evaluate(() => document.querySelectorAll("details").forEach((it) => { it.open = true; }));
   return { context, page };
 }
 

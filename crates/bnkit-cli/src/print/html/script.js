@@ -94,4 +94,9 @@
       marks[next].scrollIntoView({ block: "nearest", inline: "nearest" });
     });
   });
+
+  // Paper has nothing to fold out.
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((section) => { section.open = true; });
+  });
 })();
