@@ -41,8 +41,7 @@ impl<'p> Output<'p> {
         // umask has it.
         let replaced = path.metadata().ok();
         let mode = replaced.map(|replaced| replaced.permissions().mode() & 0o777);
-        temporary::sweep(folder(path));
-        let file = temporary::create(folder(path), mode.unwrap_or(0o666)).map_err(cannot_create)?;
+        let file = temporary::file_beside(path, mode.unwrap_or(0o666)).map_err(cannot_create)?;
         if let Some(mode) = mode {
             file.as_file()
                 .set_permissions(Permissions::from_mode(mode))

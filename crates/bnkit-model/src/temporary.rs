@@ -25,8 +25,13 @@ pub(crate) const REPLACED: &str = ".old";
 /// The random characters of a name.
 const RANDOM: usize = 6;
 
-/// A new, empty, locked file in `folder`.
-pub(crate) fn create(folder: &Path, mode: u32) -> io::Result<NamedTempFile> {
+/// A new, empty, locked file beside `path`, once what is left there is cleaned up.
+///
+/// # Errors
+/// If it cannot be created.
+pub fn file_beside(path: &Path, mode: u32) -> io::Result<NamedTempFile> {
+    let folder = output::folder(path);
+    sweep(folder);
     let mut builder = Builder::new();
     let builder = builder
         .prefix(PREFIX)
@@ -195,7 +200,7 @@ mod tests {
         }
         std::os::unix::fs::symlink(path("model.onnx"), path(".bnkit-abcDE5.tmp")).unwrap();
         std::fs::create_dir(path(".bnkit-abcDE6.tmp")).unwrap();
-        let used = create(folder.path(), 0o600).unwrap();
+        let used = file_beside(&path("model.onnx"), 0o600).unwrap();
         let used_folder = Folder::beside(&path("model.onnx")).unwrap();
         sweep(folder.path());
         let mut expected = vec![

@@ -1,11 +1,9 @@
 //! Small files that appear complete or not at all.
 
-use std::fs::Permissions;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use bnkit_model::Error as ModelError;
+use bnkit_model::{Error as ModelError, temporary};
 
 use crate::{Error, Result};
 
@@ -30,11 +28,7 @@ pub(crate) fn check_free(path: &Path, force: bool) -> Result<()> {
 pub(crate) fn write(path: &Path, force: bool, bytes: &[u8]) -> Result<()> {
     check_free(path, force)?;
     let failed = |error| Error::from(ModelError::io(path, "cannot write", error));
-    let mut file = tempfile::Builder::new()
-        .prefix(".bnkit-")
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder(path))
-        .map_err(failed)?;
+    let mut file = temporary::file_beside(path, 0o666).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     let placed = if force {
@@ -43,12 +37,4 @@ pub(crate) fn write(path: &Path, force: bool, bytes: &[u8]) -> Result<()> {
         file.persist_noclobber(path)
     };
     placed.map(drop).map_err(|error| failed(error.error))
-}
-
-/// The folder that a file is in.
-pub(crate) fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
