@@ -76,6 +76,17 @@ impl Finding {
         found.map(|it| Self::of_model(Level::Warning, it.code, it.message.clone()))
     }
 
+    /// Bad statistics, each in the scope that `scope` knows of its node.
+    pub(crate) fn errors<'r>(
+        errors: &'r [bnkit::report::Finding],
+        scope: impl Fn(&str) -> &'r str,
+    ) -> impl Iterator<Item = Self> {
+        errors.iter().map(move |it| {
+            let scope = scope(&it.node);
+            Self::of_node(Level::Error, it.code, &it.node, scope, &it.message)
+        })
+    }
+
     /// The warnings of a BatchNorm.
     pub(crate) fn of_site(site: &Site) -> impl Iterator<Item = Self> + '_ {
         let warnings = site.warnings.iter();

@@ -141,18 +141,7 @@ pub(super) fn drift_findings(report: &ValidateReport) -> Vec<Finding> {
         let layer = layers.find(|layer| layer.layer.node == node);
         layer.map_or("", |layer| layer.layer.scope.as_str())
     };
-    let errors = report.errors.iter();
-    let mut all: Vec<Finding> = errors
-        .map(|it| {
-            Finding::of_node(
-                Level::Error,
-                it.code,
-                &it.node,
-                scope(&it.node),
-                &it.message,
-            )
-        })
-        .collect();
+    let mut all: Vec<Finding> = Finding::errors(&report.errors, scope).collect();
     let drifted = report.layers.iter().filter(|layer| layer.drifted > 0);
     all.extend(drifted.map(|layer| {
         let LayerName { node, scope, .. } = &layer.layer;

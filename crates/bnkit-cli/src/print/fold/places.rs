@@ -12,18 +12,7 @@ pub(crate) fn findings(report: &FoldReport) -> Vec<Finding> {
         let site = sites.find(|site| site.node == node);
         site.map_or("", |site| site.scope.as_str())
     };
-    let errors = report.errors.iter();
-    let mut all: Vec<Finding> = errors
-        .map(|it| {
-            Finding::of_node(
-                Level::Error,
-                it.code,
-                &it.node,
-                scope(&it.node),
-                &it.message,
-            )
-        })
-        .collect();
+    let mut all: Vec<Finding> = Finding::errors(&report.errors, scope).collect();
     if let Some(proof) = &report.verification {
         all.extend(proof_findings(proof));
     }
