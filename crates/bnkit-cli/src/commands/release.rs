@@ -11,8 +11,11 @@ use bnkit::release::{self, Calibration, Commands, ReleaseJob};
 use clap::{CommandFactory, FromArgMatches};
 
 use super::{Answer, answer, check, fold, recalibrate, target, validate};
+use crate::args::Cli;
 use crate::args::release::{Calibration as How, Release};
-use crate::args::{Cli, Command};
+use crate::args::{
+    check::Check, fold::Fold, recalibrate::Recalibrate, run::Run, validate::Validate,
+};
 use crate::config;
 use crate::interrupt;
 use crate::output::Output;
@@ -104,9 +107,7 @@ impl Stages<'_> {
 
     fn check(&self) -> anyhow::Result<(bnkit::check::CheckJob, Vec<OsString>)> {
         let words = self.words("check", &self.args.model);
-        let Command::Check(args) = self.parsed(&words)? else {
-            bail!("check: not understood");
-        };
+        let args: Check = self.parsed(&words)?;
         Ok((check::job(&args, false), words))
     }
 
@@ -115,13 +116,9 @@ impl Stages<'_> {
         interrupt: Interrupt,
     ) -> anyhow::Result<(bnkit::calibrate::ValidateJob, Vec<OsString>)> {
         let mut words = self.words("validate", &self.args.model);
-        let of = |words: &[OsString]| match self.parsed(words)? {
-            Command::Validate(args) => Ok(args),
-            _ => bail!("validate: not understood"),
-        };
-        let mut args = of(&words)?;
+        let mut args: Validate = self.parsed(&words)?;
         if args.data.data.is_none() && add(&mut words, "--data", self.args.data.as_deref()) {
-            args = of(&words)?;
+            args = self.parsed(&words)?;
         }
         // The accuracy is a stage of its own.
         args.data.labels = None;
@@ -134,11 +131,7 @@ impl Stages<'_> {
         interrupt: Interrupt,
     ) -> anyhow::Result<(bnkit::calibrate::RecalibrateJob, Vec<OsString>)> {
         let mut words = self.words("recalibrate", &self.args.model);
-        let of = |words: &[OsString]| match self.parsed(words)? {
-            Command::Recalibrate(args) => Ok(args),
-            _ => bail!("recalibrate: not understood"),
-        };
-        let mut args = of(&words)?;
+        let mut args: Recalibrate = self.parsed(&words)?;
         if args.shard.is_some() || args.partial.is_some() || args.fold.fold {
             bail!(
                 "section \"recalibrate\": shard, partial and fold have no place in a release, which runs all the data and folds in a stage of its own"
@@ -148,7 +141,7 @@ impl Stages<'_> {
             && args.from.is_none()
             && add(&mut words, "--data", self.args.data.as_deref())
         {
-            args = of(&words)?;
+            args = self.parsed(&words)?;
         }
         args.data.labels = None;
         args.max_accuracy_drop = None;
@@ -159,18 +152,14 @@ impl Stages<'_> {
     /// `input` is what the command reads that does the same.
     fn fold(&self, input: &Path) -> anyhow::Result<(FoldJob, Vec<OsString>)> {
         let mut words = self.words("fold", input);
-        let of = |words: &[OsString]| match self.parsed(words)? {
-            Command::Fold(args) => Ok(args),
-            _ => bail!("fold: not understood"),
-        };
-        let mut args = of(&words)?;
+        let mut args: Fold = self.parsed(&words)?;
         if args.dry_run || args.keep_stats.is_some() {
             bail!("section \"fold\": dry-run and keep-stats have no place in a release");
         }
         let tensors = self.args.data.as_deref();
         let tensors = tensors.filter(|path| !is_folder_of_images(path));
         if args.proof.data.data.is_none() && add(&mut words, "--data", tensors) {
-            args = of(&words)?;
+            args = self.parsed(&words)?;
         }
         if let Some(share) = self.args.min_folded {
             args.min_folded = Some(share);
@@ -193,9 +182,7 @@ impl Stages<'_> {
         add(&mut words, "--data", data);
         add(&mut words, "--labels", Some(labels));
         words.extend(["--mode".into(), "eval".into()]);
-        let Command::Run(args) = self.parsed(&words)? else {
-            bail!("run: not understood");
-        };
+        let args: Run = self.parsed(&words)?;
         let data = args.data.options().context("--labels")?;
         Ok((data, words))
     }
@@ -207,13 +194,15 @@ impl Stages<'_> {
         words
     }
 
-    fn parsed(&self, words: &[OsString]) -> anyhow::Result<Command> {
+    /// The arguments of the command that the words name.
+    fn parsed<A: FromArgMatches>(&self, words: &[OsString]) -> anyhow::Result<A> {
         let mut command = Cli::command();
         if let (Some(path), Some(running)) = (self.config, words[1].to_str()) {
             command = config::apply(command, running, path)?;
         }
         let matches = command.try_get_matches_from(words)?;
-        Ok(Cli::from_arg_matches(&matches)?.command)
+        let (_, matches) = matches.subcommand().context("no command")?;
+        Ok(A::from_arg_matches(matches)?)
     }
 }
 

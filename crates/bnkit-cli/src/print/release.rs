@@ -17,6 +17,19 @@ use super::{Detail, Document, accuracy, fold};
 /// The longest report of a stage in a Markdown page: a comment on a pull request ends at 65,536 characters.
 const LONGEST: usize = 12_000;
 
+/// Does the same with the report of a stage, whatever it is; `$none` for accuracies, which have no report of their own.
+macro_rules! of_stage {
+    ($report:expr, $it:ident => $what:expr, $none:expr) => {
+        match $report {
+            StageReport::Check($it) => $what,
+            StageReport::Validate($it) => $what,
+            StageReport::Recalibrate($it) => $what,
+            StageReport::Fold($it) => $what,
+            StageReport::Accuracy(_) => $none,
+        }
+    };
+}
+
 impl Document for ReleaseReport {
     fn text(&self, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
         fold::text::header(&self.input, out)?;
@@ -51,7 +64,7 @@ impl Document for ReleaseReport {
                     "\n{}\n",
                     paint(STRONG, format!("── {} ──", stage.name))
                 )?;
-                of_stage(report, |report| report.text(out, detail))?;
+                of_stage!(report, it => it.text(out, detail)?, ());
             }
         }
         writeln!(out)?;
@@ -103,11 +116,9 @@ impl Document for ReleaseReport {
             };
             writeln!(out, "\n<details><summary>{}</summary>\n", stage.name)?;
             let mut page = Vec::new();
-            match report {
-                StageReport::Accuracy(report) => {
-                    accuracy::table(&report.stages).markdown(&mut page)?;
-                }
-                report => of_stage(report, |report| report.markdown(&mut page))?,
+            of_stage!(report, it => it.markdown(&mut page)?, ());
+            if let StageReport::Accuracy(report) = report {
+                accuracy::table(&report.stages).markdown(&mut page)?;
             }
             out.write_all(below(&String::from_utf8_lossy(&page)).as_bytes())?;
             writeln!(out, "\n</details>")?;
@@ -130,12 +141,8 @@ impl Document for ReleaseReport {
 
     fn findings(&self) -> Vec<Finding> {
         let mut all = Vec::new();
-        for report in self.stages.iter().filter_map(|stage| stage.report.as_ref()) {
-            of_stage(report, |report| {
-                all.extend(report.findings());
-                Ok(())
-            })
-            .unwrap_or_default();
+        for report in reports(self) {
+            all.extend(of_stage!(report, it => it.findings(), Vec::new()));
         }
         all
     }
@@ -155,12 +162,8 @@ impl Document for ReleaseReport {
             };
             all.push(Case::new("stage", stage.name, outcome));
         }
-        for report in self.stages.iter().filter_map(|stage| stage.report.as_ref()) {
-            of_stage(report, |report| {
-                all.extend(report.cases());
-                Ok(())
-            })
-            .unwrap_or_default();
+        for report in reports(self) {
+            all.extend(of_stage!(report, it => it.cases(), Vec::new()));
         }
         all
     }
@@ -178,83 +181,33 @@ impl Document for ReleaseReport {
                 failed => format!("{failed} failed"),
             },
         ));
-        for report in self.stages.iter().filter_map(|stage| stage.report.as_ref()) {
+        for report in reports(self) {
             if let StageReport::Accuracy(report) = report {
                 page.cards.extend(accuracy::card(report));
             }
-            of_stage(report, |report| {
-                let of_stage = report.page();
-                page.cards.extend(of_stage.cards);
-                page.charts.extend(of_stage.charts);
-                page.grid = of_stage.grid.or(page.grid.take());
-                Ok(())
-            })
-            .unwrap_or_default();
+            let of_stage = of_stage!(report, it => it.page(), Page::default());
+            page.cards.extend(of_stage.cards);
+            page.charts.extend(of_stage.charts);
+            page.grid = of_stage.grid.or(page.grid.take());
         }
         page
     }
 
     fn warnings(&self, detail: Detail) -> Vec<String> {
         let mut all = Vec::new();
-        for report in self.stages.iter().filter_map(|stage| stage.report.as_ref()) {
-            of_stage(report, |report| {
-                all.extend(report.warnings(detail));
-                Ok(())
-            })
-            .unwrap_or_default();
+        for report in reports(self) {
+            all.extend(of_stage!(report, it => it.warnings(detail), Vec::new()));
         }
         all
     }
 }
 
-/// The parts of [`Document`] that do not depend on the type of a report.
-trait Part {
-    fn text(&self, out: &mut dyn Write, detail: Detail) -> io::Result<()>;
-    fn markdown(&self, out: &mut dyn Write) -> io::Result<()>;
-    fn findings(&self) -> Vec<Finding>;
-    fn cases(&self) -> Vec<Case>;
-    fn page(&self) -> Page;
-    fn warnings(&self, detail: Detail) -> Vec<String>;
-}
-
-impl<D: Document> Part for D {
-    fn text(&self, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
-        Document::text(self, out, detail)
-    }
-
-    fn markdown(&self, out: &mut dyn Write) -> io::Result<()> {
-        Document::markdown(self, out)
-    }
-
-    fn findings(&self) -> Vec<Finding> {
-        Document::findings(self)
-    }
-
-    fn cases(&self) -> Vec<Case> {
-        Document::cases(self)
-    }
-
-    fn page(&self) -> Page {
-        Document::page(self)
-    }
-
-    fn warnings(&self, detail: Detail) -> Vec<String> {
-        Document::warnings(self, detail)
-    }
-}
-
-/// Does something with the report of a stage, whatever it is; accuracies have no report of their own.
-fn of_stage(
-    report: &StageReport,
-    mut what: impl FnMut(&dyn Part) -> io::Result<()>,
-) -> io::Result<()> {
-    match report {
-        StageReport::Check(report) => what(report.as_ref()),
-        StageReport::Validate(report) => what(report.as_ref()),
-        StageReport::Recalibrate(report) => what(report.as_ref()),
-        StageReport::Fold(report) => what(report.as_ref()),
-        StageReport::Accuracy(_) => Ok(()),
-    }
+/// The reports of the stages that ran.
+fn reports(report: &ReleaseReport) -> impl Iterator<Item = &StageReport> {
+    report
+        .stages
+        .iter()
+        .filter_map(|stage| stage.report.as_ref())
 }
 
 fn headline(report: &ReleaseReport) -> String {
