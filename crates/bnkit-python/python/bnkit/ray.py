@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import warnings
 from collections import deque
 from typing import Any, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
@@ -27,12 +28,11 @@ except ImportError as error:
 from . import Globs, Moments, Path, Recalibrator
 from ._errors import Error, InputError
 from ._progress import Callback, Progress
+from ._ray_workers import Workers
 from ._results import RecalibrateResult, ValidateResult
 
 __all__ = ["recalibrate", "validate"]
 
-# How many batches a worker is given at once: one to run, one so that it need not wait for the next.
-_AHEAD = 2
 # How many batches for each worker may be on their way, or finished and waiting for an earlier one.
 _WINDOW = 4
 
@@ -96,19 +96,14 @@ def recalibrate(
     """
     if out is not None and not force and os.path.exists(out):
         raise InputError(f"{os.fspath(out)}: exists already; force=True replaces it")
-    options = {
-        "method": method,
-        "convention": convention,
-        "momentum": momentum,
-        "only": only,
-        "skip": skip,
-        "assume_constant": assume_constant,
-        "dropout": dropout,
-        "graph": graph,
-    }
+    options = dict(
+        method=method, convention=convention, momentum=momentum, only=only, skip=skip, assume_constant=assume_constant
+    )
+    options.update(dropout=dropout, graph=graph)
     driver = Recalibrator(model, fold=fold, hash=hash, **options)
     with _batches(dataset, batch_size, drop_last, max_batches) as batches:
-        workers = _Workers(model, driver, options, num_workers, cpus_per_worker, threads, max_failures, actor_options)
+        workers = Workers(model, driver, options, num_workers, cpus_per_worker, threads, max_failures, actor_options)
+        _leave_room(dataset, workers.count * cpus_per_worker)
         _run(driver, workers, batches, progress)
     return driver.write(out, force=force)
 
@@ -153,21 +148,15 @@ def validate(
         Error: too many workers were lost.
         KeyboardInterrupt: Ctrl-C.
     """
-    options = {
-        "method": method,
-        "convention": convention,
-        "only": only,
-        "skip": skip,
-        "assume_constant": assume_constant,
-        "dropout": dropout,
-        "graph": graph,
-    }
+    options = dict(method=method, convention=convention, only=only, skip=skip, assume_constant=assume_constant)
+    options.update(dropout=dropout, graph=graph)
     driver = Recalibrator(model, hash=hash, **options)
     drift = {"max_mean_drift": max_mean_drift, "max_var_drift": max_var_drift, "max_kl": max_kl, "worst": worst}
     if method == "ema":
         driver.validate(**drift)  # Which says, before anything is run, why that cannot be.
     with _batches(dataset, batch_size, drop_last, max_batches) as batches:
-        workers = _Workers(model, driver, options, num_workers, cpus_per_worker, threads, max_failures, actor_options)
+        workers = Workers(model, driver, options, num_workers, cpus_per_worker, threads, max_failures, actor_options)
+        _leave_room(dataset, workers.count * cpus_per_worker)
         _run(driver, workers, batches, progress)
     return driver.validate(**drift)
 
@@ -201,133 +190,20 @@ def _batches(
     yield itertools.islice(dataset, max_batches)
 
 
-class _Observer:
-    """What an actor does. Each call is on its own: nothing is left behind but the opened model."""
-
-    def __init__(self, model: Any, options: Dict[str, Any]) -> None:
-        self._model, self._options = model, options
-        self._recalibrator: Optional[Recalibrator] = None
-
-    def ready(self) -> None:
-        """Answers as soon as there is somebody to answer."""
-
-    def observe(self, index: int, batch: Any) -> Moments:
-        # Not in __init__, whose errors would arrive as those of a lost worker.
-        if self._recalibrator is None:
-            self._recalibrator = Recalibrator(self._model, hash=False, **self._options)
-        self._recalibrator.observe(batch, index)
-        return self._recalibrator.take()
+def _leave_room(dataset: Any, taken: float) -> None:
+    """Warns where the workers leave nothing to the tasks that read a dataset: both would wait for ever."""
+    lazy = isinstance(dataset, ray.data.Dataset) and not isinstance(dataset, ray.data.dataset.MaterializedDataset)
+    there = ray.cluster_resources().get("CPU", 0)
+    if lazy and there - taken < 1:
+        warnings.warn(
+            f"the workers take {taken:g} of {there:g} CPUs, and reading the dataset needs one: if the cluster does not grow, it"
+            " waits for ever. Ask for fewer workers, or give dataset.materialize()",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
-class _Workers:
-    """The actors, which of them are there, and how many batches each has."""
-
-    def __init__(
-        self,
-        model: Any,
-        driver: Recalibrator,
-        options: Dict[str, Any],
-        count: Optional[int],
-        cpus: float,
-        threads: Optional[int],
-        max_failures: int,
-        actor_options: Optional[Mapping[str, Any]],
-    ) -> None:
-        if count is None:
-            room = ray.available_resources().get("CPU", 0) - 1
-            count = max(1, int(room / cpus) if cpus > 0 else 1)
-        if count < 1 or max_failures < 0:
-            raise ValueError("num_workers is at least 1, and max_failures at least 0")
-        self.count, self._max_failures = count, max_failures
-        if threads is None:
-            threads = max(1, int(cpus))
-        settings = {**(actor_options or {}), "num_cpus": cpus, "max_restarts": 0, "max_task_retries": 0}
-        self._actor = ray.remote(_Observer).options(**settings)
-        self._arguments = (ray.put(_portable(model, driver)), {**options, "threads": threads})
-        self._failures = 0
-        self._load: Dict[Any, int] = {}
-        self._starting: Dict[Any, Any] = {}
-        for _ in range(count):
-            self._start()
-
-    def _start(self) -> None:
-        actor = self._actor.remote(*self._arguments)
-        self._starting[actor.ready.remote()] = actor
-
-    @property
-    def starting(self) -> List[Any]:
-        """References that are there as soon as a worker is, or will never be."""
-        return list(self._starting)
-
-    def started(self, reference: Any) -> None:
-        """Looks at one of these references."""
-        actor = self._starting.pop(reference)
-        self._load[actor] = 0
-        try:
-            ray.get(reference)
-        except exceptions.RayError as error:
-            self.lost(actor, error)
-
-    def free(self) -> Optional[Any]:
-        """The worker with the fewest batches, unless it has enough."""
-        actor = min(self._load, key=self._load.__getitem__, default=None)
-        return actor if actor is not None and self._load[actor] < _AHEAD else None
-
-    def observe(self, actor: Any, index: int, batch: Any) -> Any:
-        """Gives a batch to a worker. Where its moments will be."""
-        self._load[actor] += 1
-        return actor.observe.remote(index, batch)
-
-    def done(self, actor: Any) -> None:
-        """A worker has finished a batch, or failed to."""
-        self._failures = 0
-        self.release(actor)
-
-    def release(self, actor: Any) -> None:
-        """A worker has a batch less."""
-        if actor in self._load:
-            self._load[actor] -= 1
-
-    def failed(self, error: Exception) -> None:
-        """Counts a loss.
-
-        Raises:
-            Error: it was one too many.
-        """
-        self._failures += 1
-        if self._failures > self._max_failures:
-            raise Error(f"{self._failures} workers were lost in a row, the last one so: {error}") from error
-
-    def lost(self, actor: Any, error: Exception) -> None:
-        """Puts a new worker in the place of one that is gone, which may be said once for each of its batches."""
-        if self._load.pop(actor, None) is None:
-            return
-        ray.kill(actor)
-        self.failed(error)
-        self._start()
-
-    def end(self) -> None:
-        """Ends all of them."""
-        for actor in [*self._load, *self._starting.values()]:
-            ray.kill(actor)
-
-
-def _portable(model: Any, driver: Recalibrator) -> Any:
-    """The model as workers get it: its bytes where these are all of it, else its path."""
-    if isinstance(model, bytes):
-        return model
-    if hasattr(model, "SerializeToString"):
-        return model.SerializeToString()
-    import hashlib
-
-    with open(model, "rb") as file:
-        bytes_ = file.read()
-    # What moments call the model is the SHA-256 of its file only if it has no other.
-    alone = driver.moments.model == hashlib.sha256(bytes_).hexdigest()
-    return bytes_ if alone else os.path.abspath(model)
-
-
-def _run(driver: Recalibrator, workers: _Workers, batches: Iterator[Any], progress: Progress) -> None:
+def _run(driver: Recalibrator, workers: Workers, batches: Iterator[Any], progress: Progress) -> None:
     """Lets the workers observe all batches, and the driver absorb their moments in the order of the batches."""
     numbered = enumerate(batches)
     again: Deque[Tuple[int, Any]] = deque()
@@ -367,7 +243,7 @@ def _run(driver: Recalibrator, workers: _Workers, batches: Iterator[Any], progre
                 report(driver.samples, None)
 
 
-def _moments(workers: _Workers, reference: Any, actor: Any) -> Optional[Moments]:
+def _moments(workers: Workers, reference: Any, actor: Any) -> Optional[Moments]:
     """What a worker made of a batch; ``None`` if it, or the node with its answer, is no more."""
     try:
         moments = ray.get(reference)
