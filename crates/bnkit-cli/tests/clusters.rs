@@ -1,5 +1,8 @@
 //! `docs/clusters`: the manifests are valid, their numbers agree, and what they run gives the model that one machine gives.
 
+// What was skipped is for the reader of the test's output.
+#![allow(clippy::print_stderr)]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -305,4 +308,62 @@ fn kubernetes_gives_what_one_machine_gives() {
     is_done(&run(&shards, Some(last)));
     is_done(&run(&merge, None));
     assert_eq!(read(work, "net.recalibrated.onnx"), whole);
+}
+
+/// The first console session of a page: commands, and the lines that each is shown to print.
+fn session(page: &str) -> Vec<(String, Vec<String>)> {
+    let block = page.split("```console\n").nth(1).unwrap();
+    let block = block.split("```").next().unwrap();
+    let mut session: Vec<(String, Vec<String>)> = Vec::new();
+    for line in block.lines() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            session.push((command.to_owned(), Vec::new()));
+        } else if let Some(more) = line.strip_prefix("> ") {
+            let (command, _) = session.last_mut().unwrap();
+            *command += "\n";
+            *command += more;
+        } else {
+            session.last_mut().unwrap().1.push(line.to_owned());
+        }
+    }
+    session
+}
+
+/// On the collection that `BNKIT_MODELS` names, or `../shared/models` beside the workspace.
+#[test]
+fn the_page_shows_what_is_printed() {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models");
+    let models = std::env::var_os("BNKIT_MODELS").map_or(beside, PathBuf::from);
+    if !models.join("digits").is_dir() {
+        eprintln!("skipped: no collection of models (BNKIT_MODELS)");
+        return;
+    }
+    let work = tempfile::tempdir().unwrap();
+    for name in ["digits_perturbed.onnx", "train_images.npy"] {
+        fs::copy(models.join("digits").join(name), work.path().join(name)).unwrap();
+    }
+    let page = fs::read_to_string(folder().with_extension("md")).unwrap();
+    let session = session(&page);
+    assert_eq!(session.len(), 5);
+    for (command, shown) in session {
+        let command = format!("exec 2>&1\n{command}");
+        let output = shell(work.path(), work.path())
+            .args(["-c", &command])
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let mut lines = printed.lines();
+        let mut left_out = false;
+        for line in shown {
+            match line.as_str() {
+                "…" => left_out = true,
+                _ if left_out => {
+                    assert!(lines.any(|found| found == line), "{line:?}: {printed}");
+                    left_out = false;
+                }
+                _ => assert_eq!(lines.next(), Some(line.as_str()), "{printed}"),
+            }
+        }
+        assert_eq!(lines.next(), None, "{command}");
+    }
 }
