@@ -151,10 +151,11 @@ fn as_numpy<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
             value = value.call_method0(step)?;
         }
     }
-    if value.hasattr("__dlpack__")? && numpy.hasattr("from_dlpack")? {
-        if let Ok(array) = numpy.call_method1("from_dlpack", (&value,)) {
-            return Ok(array);
-        }
+    if value.hasattr("__dlpack__")?
+        && numpy.hasattr("from_dlpack")?
+        && let Ok(array) = numpy.call_method1("from_dlpack", (&value,))
+    {
+        return Ok(array);
     }
     numpy
         .call_method1("asarray", (value,))
