@@ -17,7 +17,7 @@ import bnkit
 import bnkit.ray
 from bnkit._ray_workers import AHEAD
 
-BESIDE = pathlib.Path(__file__).resolve().parents[4] / "shared" / "models"
+BESIDE = pathlib.Path(__file__).resolve().parents[3].parent / "shared" / "models"
 DIGITS = pathlib.Path(os.environ.get("BNKIT_MODELS", BESIDE)) / "digits"
 MODEL = DIGITS / "digits_perturbed.onnx"
 METHODS = ["precise", "average", "ema"]
@@ -205,18 +205,28 @@ def test_references_bytes_and_progress(one_machine, batches, expected):
     assert told == [min(BATCH * (n + 1), 1437) for n in range(23)]
 
 
-def test_a_dataset_is_read_in_its_order(one_machine, images, expected):
+def test_a_dataset_is_read_in_its_order(one_machine, images, expected, tmp_path):
     """Though its first block is ready last. Other columns than inputs are not looked at."""
+    last = tmp_path / "last"
 
-    def slow(batch):
-        time.sleep(1.5 if batch["number"][0] == 0 else 0.0)
+    def crossing(batch):
+        if batch["number"][-1] == len(images) - 1:
+            last.touch()
+        if batch["number"][0] == 0:
+            until = time.monotonic() + 60
+            while not last.exists() and time.monotonic() < until:
+                time.sleep(0.05)
+            time.sleep(0.5)
         return batch
 
     rows = [{"number": number, "input": image} for number, image in enumerate(images)]
-    dataset = ray.data.from_items(rows, override_num_blocks=4).map_batches(slow, batch_size=None)
+    dataset = ray.data.from_items(rows, override_num_blocks=4).map_batches(crossing, batch_size=None)
     options = dataset.context.execution_options
     assert not options.preserve_order
-    result = bnkit.ray.recalibrate(MODEL, dataset, method="ema", batch_size=BATCH, num_workers=1)
+    # The worker reserves no CPU, so that two blocks are made at a time.
+    how = {"method": "ema", "batch_size": BATCH, "num_workers": 1, "cpus_per_worker": 0}
+    result = bnkit.ray.recalibrate(MODEL, dataset, **how)
+    assert last.exists()
     assert unlike(result, expected["ema"]) == []
     assert not options.preserve_order
 
