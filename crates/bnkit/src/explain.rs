@@ -146,9 +146,9 @@ What to do: if that output is not needed, remove it from the graph before foldin
         "malformed-operator",
         "an operator contradicts itself",
         "\
-Its attributes do not go together, or with its weight: a kernel_shape that is not the weight's, strides for three axes of two, groups
-that do not divide the channels, more inputs than the operator has. No engine runs such a node, so there is nothing that a fold
-could be equal to.
+Its attributes do not go together, or with its weight: a kernel_shape that is not the weight's, strides for three axes of two, an
+auto_pad that does not exist, more inputs than the operator has. No engine runs such a node, so there is nothing that a fold could
+be equal to.
 
 What to do: see how the model was made; `onnx.checker.check_model(path, full_check=True)` names more.",
     ),

@@ -158,8 +158,11 @@ pub(crate) fn convolution(
         .ok()
         .filter(|&groups| groups > 0 && first % groups == 0)
     else {
-        let what = format!("divides {first} channels into {groups} groups");
-        return Err(malformed(context, node, what));
+        // Nothing at all can be said of the channels: the model is broken, and the job ends.
+        let message = format!("{first} channels do not divide into {groups} groups");
+        return Err(bnkit_model::Error::invalid(message)
+            .at(context.model.describe(node))
+            .into());
     };
     require_window(context, node, Some(kernel))?;
     let other = second.saturating_mul(groups);
