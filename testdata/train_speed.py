@@ -1,11 +1,12 @@
-"""Images per second in train mode: bnkit against PyTorch's update_bn, plain and tuned.
+"""Images per second in train mode: bnkit against PyTorch's update_bn, plain and tuned, and ONNX Runtime in eval mode.
 
     cargo build --release --workspace --example train_speed
     python testdata/train_speed.py [--rounds 5] [--batch 32] [--threads 2] [--program target/release/examples/train_speed] [MODEL ...]
 
-Needs torch, torchvision and onnx (testdata/requirements.txt does not have them: nothing that is tested hangs on this). Exports torchvision's
+Versions: requirements-bench.txt (nothing that is tested hangs on this). Exports torchvision's
 architectures with random weights and their BatchNorms, then measures in turn, each in a process of its own: bnkit, plain
-update_bn, tuned update_bn (channels last, and an allocator that keeps its memory). What else the machine does hits all three
+update_bn, tuned update_bn (channels last, and an allocator that keeps its memory), and ONNX Runtime running the same graph in eval mode with
+its optimisations off, to say how far that is. What else the machine does hits all four
 alike; the medians of the rounds' ratios are printed. Peak memory is the high-water mark of the process's resident set.
 """
 
@@ -71,6 +72,25 @@ def torch_speed(name, tuned, batch, threads):
     print(f"best {best} images/s")
 
 
+def onnxruntime_speed(path, batch, threads):
+    """The child process: the best rate of some batches, in eval mode, of the graph as it is."""
+    import numpy as np
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).random((batch, 3, 224, 224), dtype=np.float32)
+    best = 0.0
+    for _ in range(BATCHES):
+        start = time.perf_counter()
+        session.run(None, {session.get_inputs()[0].name: x})
+        best = max(best, batch / (time.perf_counter() - start))
+    print(f"best {best} images/s")
+
+
 def measure(command, environment):
     """Best rate, and peak memory in MB."""
     child = subprocess.Popen(
@@ -91,12 +111,14 @@ def main():
     arguments.add_argument("--batch", type=int, default=32)
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--program", default="target/release/examples/train_speed")
-    arguments.add_argument("--child", choices=["plain", "tuned"], help=argparse.SUPPRESS)
+    arguments.add_argument("--child", choices=["plain", "tuned", "onnxruntime"], help=argparse.SUPPRESS)
     given = arguments.parse_args()
+    if given.child == "onnxruntime":
+        return onnxruntime_speed(given.models[0], given.batch, given.threads)
     if given.child:
         return torch_speed(given.models[0], given.child == "tuned", given.batch, given.threads)
-    print("| model | bnkit images/s | plain | tuned | to plain (min–max) | to tuned (min–max) | bnkit MB | plain MB | tuned MB |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    print("| model | bnkit images/s | plain | tuned | ONNX Runtime eval, unfused graph | to plain (min–max) | to tuned (min–max) | to ONNX Runtime (min–max) | bnkit MB | plain MB | tuned MB | ONNX Runtime MB |")
+    print("|" + " --- |" * 12, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in given.models:
             path = str(Path(folder, f"{name}.onnx"))
@@ -113,16 +135,17 @@ def main():
                 ([given.program, path, str(given.batch), str(BATCHES)], {"RAYON_NUM_THREADS": threads}),
                 ([*child, "--child", "plain"], {}),
                 ([*child, "--child", "tuned"], TUNED),
+                ([sys.executable, __file__, path, *child[3:], "--child", "onnxruntime"], {}),
             ]
             rounds = [[measure(*each) for each in contestants] for _ in range(given.rounds)]
-            rates = [statistics.median(r[who][0] for r in rounds) for who in range(3)]
-            memory = [max(r[who][1] for r in rounds) for who in range(3)]
+            rates = [statistics.median(r[who][0] for r in rounds) for who in range(4)]
+            memory = [max(r[who][1] for r in rounds) for who in range(4)]
 
             def ratio(who):
                 each = [r[0][0] / r[who][0] for r in rounds]
                 return f"{statistics.median(each):.2f} ({min(each):.2f}–{max(each):.2f})"
 
-            cells = [name, *(f"{rate:.1f}" for rate in rates), ratio(1), ratio(2), *(f"{mb:.0f}" for mb in memory)]
+            cells = [name, *(f"{rate:.1f}" for rate in rates), ratio(1), ratio(2), ratio(3), *(f"{mb:.0f}" for mb in memory)]
             print("| " + " | ".join(cells) + " |", flush=True)
 
 

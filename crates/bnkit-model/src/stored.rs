@@ -34,6 +34,14 @@ impl Stored {
         Arc::ptr_eq(&self.source, &other.source) && self.range == other.range
     }
 
+    /// The bytes at `range` of these.
+    pub(crate) fn part(&self, range: Range<u64>) -> Self {
+        Self {
+            source: self.source.clone(),
+            range: self.range.start + range.start..self.range.start + range.end,
+        }
+    }
+
     /// Calls `visit` with parts of at most `size` bytes, which it may change, and where they begin.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ impl Chains {
     fn chain_before(&self, model: &Model, value: ValueId) -> Option<usize> {
         let (id, _) = model.producer(value)?;
         let &(chain, _) = self.places.get(&id)?;
-        let alone = matches!(model.value(value).uses.as_slice(), [Use::Node(..)]);
+        let alone = matches!(model.value(value).only_use(), Some(Use::Node(..)));
         let is_last = self.chains[chain].last().is_some_and(|last| last.id == id);
         (alone && is_last).then_some(chain)
     }

@@ -270,20 +270,22 @@ impl Cleaner {
             }
         }
         let scopes: Vec<_> = model.scopes().map(|(id, _)| id).collect();
+        let mut dropped = Vec::new();
         for scope in scopes {
-            for value in model.scope(scope).initializers.clone() {
+            for &value in &model.scope(scope).initializers {
                 let info = model.value(value);
                 // From IR version 4 on an input with a default is a promise to callers.
                 let promised = info.origin == Origin::Input
                     && (model.ir_version >= 4 || model.scope(scope).kind != ScopeKind::Main);
                 if info.uses.is_empty() && info.tensor.is_some() && !promised {
                     let name = info.name.clone();
-                    model.apply(&[Edit::DropConstant { value }])?;
+                    dropped.push(Edit::DropConstant { value });
                     self.note(&name, "constant-dropped", None);
                 }
             }
         }
-        Ok(())
+        // All at once, which costs no more than one.
+        Ok(model.apply(&dropped)?)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bnkit_model::onnx::{Model, Payload, SaveOptions, Types};
 
-use crate::calibrate::files;
+use crate::calibrate::{Interrupt, files};
 use crate::fold::{self, Options, Plan};
 use crate::report::{
     Decision, FoldReport, InputFile, OutputFile, Tool, Verdict, Verification, VerifyReport,
@@ -70,6 +70,8 @@ pub struct FoldJob {
     /// The share of the BatchNorms (those that are skipped do not count) that must not be kept, from 0 to 1: if fewer fold, nothing
     /// is written.
     pub min_folded: Option<f64>,
+    /// Ends the job before its next stage, so that nothing is written.
+    pub interrupt: Interrupt,
 }
 
 impl FoldJob {
@@ -87,11 +89,19 @@ impl FoldJob {
             require_end_to_end: false,
             require_all_folded: false,
             min_folded: None,
+            interrupt: Interrupt::default(),
         }
     }
 }
 
 impl FoldJob {
+    fn go_on(&self) -> Result<()> {
+        match self.interrupt.requested() {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn gates(&self) -> Gates {
         Gates {
             end_to_end: self.require_end_to_end,
@@ -105,7 +115,7 @@ impl FoldJob {
 /// command): then nothing was written.
 ///
 /// # Errors
-/// If the model cannot be read or the output cannot be written.
+/// If the model cannot be read or the output cannot be written; [`Error::Interrupted`] if the job was interrupted.
 pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     if let Some(output) = &job.output
         && !job.force
@@ -130,6 +140,7 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         (Some(_), None) => Some(Verification::skipped()),
         (Some(_), Some(options)) => {
             progress.begin(Phase::Proving, None);
+            job.go_on()?;
             let proof = verify::prove(&model, &plan, &job.fold, options);
             Some(proof.map_err(|error| error.in_file(&job.input))?)
         }
@@ -158,6 +169,7 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     report.failure = job.gates().failure(&report);
     if let (Some(output), None) = (&job.output, &report.failure) {
         progress.begin(Phase::Writing, Some(report.input.bytes));
+        job.go_on()?;
         record(&mut plan, job, &report)?;
         // Before the model, as all that belongs to it: a folded model without its statistics cannot be undone.
         if let Some(stats) = &job.keep_stats {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use bnkit::calibrate::Interrupt;
 use bnkit::checkpoint;
 use bnkit::fold::Options;
 use bnkit::pipeline::{self, FoldJob};
@@ -86,6 +87,7 @@ pub(super) fn job(args: &Fold, output: Option<PathBuf>, force: bool, hash: bool)
         require_end_to_end: args.proof.end_to_end(),
         require_all_folded: args.require_all_folded,
         min_folded: args.min_folded,
+        interrupt: Interrupt::default(),
     }
 }
 

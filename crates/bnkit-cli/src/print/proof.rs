@@ -4,25 +4,13 @@ use std::io::{self, Write};
 
 use anstyle::Style;
 use bnkit::report::{OutputComparison, Verdict, Verification};
+pub(crate) use bnkit::verify::worst;
 
 use super::plain::plain;
 use super::style::{BAD, DOUBTFUL, FAINT, GOOD, paint};
 use super::table::Table;
 use super::units::{count, sci};
 use super::{Detail, more};
-
-/// The output that is closest to its tolerance, or furthest beyond it; NaN is worst.
-pub(crate) fn worst(outputs: &[OutputComparison]) -> Option<&OutputComparison> {
-    let badness = |output: &OutputComparison| match output.max_abs {
-        0.0 => 0.0,
-        difference if difference.is_nan() => f64::INFINITY,
-        difference => difference / output.tolerance,
-    };
-    outputs.iter().max_by(|a, b| {
-        let by_verdict = b.within.cmp(&a.within);
-        by_verdict.then_with(|| badness(a).total_cmp(&badness(b)))
-    })
-}
 
 pub(super) fn text(proof: &Verification, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
     let (style, verdict, meaning) = verdict(proof.verdict);

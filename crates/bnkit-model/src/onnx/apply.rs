@@ -1,7 +1,10 @@
 //! The one place that changes a model: it carries out edits, and keeps uses, names and the file order of things in step.
 
+use std::collections::{HashSet, VecDeque};
+
 use super::edit::{Edit, NewTensor, Operand};
 use super::model::*;
+use super::resolve::free;
 use crate::{Error, Result};
 
 impl Model {
@@ -10,7 +13,9 @@ impl Model {
     /// # Errors
     /// If an edit names a value that no edit made: a mistake of the caller, not of the model.
     pub fn apply(&mut self, edits: &[Edit]) -> Result<()> {
-        edits.iter().try_for_each(|edit| self.apply_one(edit))
+        let done = edits.iter().try_for_each(|edit| self.apply_one(edit));
+        self.sweep(edits);
+        done
     }
 
     fn apply_one(&mut self, edit: &Edit) -> Result<()> {
@@ -49,7 +54,7 @@ impl Model {
                     .retain(|attribute| attribute.name != *name);
             }
             Edit::ReplaceUses { value, by } => {
-                let readers: Vec<Use> = self.value(*value).uses.clone();
+                let readers = self.value(*value).uses.clone();
                 for user in readers {
                     if let Use::Node(node, slot) = user {
                         self.set_input(node, slot, Some(*by));
@@ -151,26 +156,25 @@ impl Model {
             name: name.to_owned(),
             origin,
             tensor,
-            uses: Vec::new(),
+            uses: VecDeque::new(),
+            annotated: false,
             declared: None,
         });
         self.scopes[scope.index()].names.insert(name.to_owned(), id);
         *self.names.entry(name.to_owned()).or_default() += 1;
         // A note about a value of that name, if there is one, was about another.
-        let stale = ItemKind::ValueInfo(name.to_owned());
-        self.scopes[scope.index()]
-            .items
-            .retain(|item| item.kind != stale);
+        let scope = &mut self.scopes[scope.index()];
+        scope.outdated_infos.insert(name.to_owned());
         id
     }
 
     pub(super) fn set_input(&mut self, node: NodeId, slot: usize, value: Option<ValueId>) {
         let user = Use::Node(node, slot);
         if let Some(old) = self.node(node).input(slot) {
-            self.values[old.index()].uses.retain(|other| *other != user);
+            self.no_longer_read(old, user);
         }
         if let Some(value) = value {
-            self.values[value.index()].uses.push(user);
+            self.values[value.index()].uses.push_back(user);
         }
         let inputs = &mut self.touch(node).inputs;
         if inputs.len() <= slot {
@@ -225,12 +229,7 @@ impl Model {
         if names.get(&name) == Some(&id) {
             names.remove(&name);
         }
-        if let Some(count) = self.names.get_mut(&name) {
-            *count -= 1;
-            if *count == 0 {
-                self.names.remove(&name);
-            }
-        }
+        free(&mut self.names, &name);
     }
 
     fn remove_node(&mut self, id: NodeId) {
@@ -241,19 +240,16 @@ impl Model {
         for slot in 0..self.node(id).inputs.len() {
             let user = Use::Node(id, slot);
             if let Some(value) = self.node(id).input(slot) {
-                self.values[value.index()]
-                    .uses
-                    .retain(|other| *other != user);
+                self.no_longer_read(value, user);
             }
         }
         for slot in 0..self.node(id).outputs.len() {
             self.orphan(id, slot);
         }
-        let scope = self.touch(id).scope;
+        self.touch(id);
         self.nodes[id.index()].alive = false;
-        let scope = &mut self.scopes[scope.index()];
-        scope.nodes.retain(|&other| other != id);
-        scope.items.retain(|item| item.kind != ItemKind::Node(id));
+        self.unlink(id);
+        self.free_node_name(id);
     }
 
     fn set_constant(&mut self, id: ValueId, tensor: TensorDef) {
@@ -305,14 +301,9 @@ impl Model {
             dims: Some(dims),
         });
         let (scope, name) = (value.scope, value.name.clone());
-        let items = &mut self.scopes[scope.index()].items;
-        items.retain(|item| item.kind != ItemKind::ValueInfo(name.clone()));
-        for item in items
-            .iter_mut()
-            .filter(|item| item.kind == ItemKind::Input(id))
-        {
-            item.span = None;
-        }
+        let scope = &mut self.scopes[scope.index()];
+        scope.outdated_infos.insert(name);
+        scope.outdated_inputs.insert(id);
     }
 
     /// Whether a scope may get new initializers: functions have none, and before IR version 4 each would have to be an
@@ -352,37 +343,17 @@ impl Model {
             self.enlist(scope, id);
             return;
         }
-        let node = NodeId::new(self.nodes.len());
+        let node = self.new_node(scope, "Constant", name);
         let value = self.define(scope, name, Origin::Node(node, 0), None);
         let value_attribute = Attribute {
             name: "value".to_owned(),
             value: AttributeValue::Tensor(def),
             span: None,
         };
-        self.nodes.push(Node {
-            scope,
-            name: name.to_owned(),
-            op_type: "Constant".to_owned(),
-            domain: String::new(),
-            inputs: Vec::new(),
-            outputs: vec![Some(value)],
-            attributes: vec![value_attribute],
-            alive: true,
-            calls_function: false,
-            span: None,
-            dirty: true,
-        });
-        let scope = &mut self.scopes[scope.index()];
-        scope.nodes.insert(0, node);
-        let first = scope
-            .items
-            .iter()
-            .position(|item| matches!(item.kind, ItemKind::Node(_)));
-        let item = Item {
-            kind: ItemKind::Node(node),
-            span: None,
-        };
-        scope.items.insert(first.unwrap_or(scope.items.len()), item);
+        self.link_behind(node, None);
+        let node = &mut self.nodes[node.index()];
+        node.outputs = vec![Some(value)];
+        node.attributes = vec![value_attribute];
     }
 
     fn drop_constant(&mut self, id: ValueId) {
@@ -395,13 +366,30 @@ impl Model {
         self.forget(id);
         let scope = &mut self.scopes[scope.index()];
         scope.dirty = true;
-        scope.initializers.retain(|&other| other != id);
-        scope.inputs.retain(|&other| other != id);
-        scope.items.retain(|item| match &item.kind {
-            ItemKind::Initializer(other) | ItemKind::Input(other) => *other != id,
-            ItemKind::ValueInfo(other) => *other != name,
-            _ => true,
+        scope.outdated_infos.insert(name);
+    }
+
+    /// Takes dropped constants off the lists of their scopes, once for all edits.
+    fn sweep(&mut self, edits: &[Edit]) {
+        let dropped = edits.iter().filter_map(|edit| match edit {
+            Edit::DropConstant { value } => Some(self.value(*value).scope),
+            _ => None,
         });
+        let scopes: HashSet<ScopeId> = dropped.collect();
+        for scope in scopes {
+            let (scope, values) = (&mut self.scopes[scope.index()], &self.values);
+            let stands = |id: &ValueId| values[id.index()].origin != Origin::Removed;
+            scope.initializers.retain(stands);
+            scope.inputs.retain(stands);
+        }
+    }
+
+    /// Takes one of its readers off a value.
+    fn no_longer_read(&mut self, value: ValueId, user: Use) {
+        let uses = &mut self.values[value.index()].uses;
+        if let Some(at) = uses.iter().position(|other| *other == user) {
+            uses.remove(at);
+        }
     }
 
     fn drop_output(&mut self, scope: ScopeId, slot: usize) {

@@ -1,4 +1,4 @@
-//! New nodes: where they stand among the nodes of a scope and among the items of its file, and what they read and write.
+//! New nodes: where they stand among the nodes of a scope, and what they read and write.
 
 use super::edit::Operand;
 use super::model::*;
@@ -14,42 +14,17 @@ impl Model {
         outputs: &[Operand],
     ) -> Result<()> {
         let scope = self.node(after).scope;
-        let place = self.place_of(scope, after);
-        let (node_at, item_at) = place.map_or_else(|| self.end_of(scope), |(n, i)| (n + 1, i + 1));
-        let id = self.new_node(scope, (node_at, item_at), op_type, name);
+        let id = self.new_node(scope, op_type, name);
+        match self.node(after).alive {
+            true => self.link_behind(id, Some(after)),
+            false => self.link_in_front(id, None),
+        }
         let inputs: Vec<Option<Operand>> = inputs.iter().cloned().map(Some).collect();
         self.connect(id, &inputs, outputs)
     }
 
-    /// Where a node stands: among the nodes of its scope, and among the items of its file.
-    fn place_of(&self, scope: ScopeId, node: NodeId) -> Option<(usize, usize)> {
-        let scope = self.scope(scope);
-        let node_at = scope.nodes.iter().position(|&other| other == node)?;
-        let kind = ItemKind::Node(node);
-        Some((
-            node_at,
-            scope.items.iter().position(|item| item.kind == kind)?,
-        ))
-    }
-
-    /// The place behind all nodes of a scope.
-    fn end_of(&self, scope: ScopeId) -> (usize, usize) {
-        let scope = self.scope(scope);
-        let is_node = |item: &Item| matches!(item.kind, ItemKind::Node(_));
-        let last = scope.items.iter().rposition(is_node);
-        (
-            scope.nodes.len(),
-            last.map_or(scope.items.len(), |at| at + 1),
-        )
-    }
-
-    fn new_node(
-        &mut self,
-        scope: ScopeId,
-        (node_at, item_at): (usize, usize),
-        op_type: &str,
-        name: &str,
-    ) -> NodeId {
+    /// A node that stands nowhere yet.
+    pub(super) fn new_node(&mut self, scope: ScopeId, op_type: &str, name: &str) -> NodeId {
         let id = NodeId::new(self.nodes.len());
         self.nodes.push(Node {
             scope,
@@ -61,17 +36,12 @@ impl Model {
             attributes: Vec::new(),
             alive: true,
             calls_function: false,
+            neighbours: Default::default(),
             span: None,
             dirty: true,
         });
-        let item = Item {
-            kind: ItemKind::Node(id),
-            span: None,
-        };
-        let scope = &mut self.scopes[scope.index()];
-        scope.nodes.insert(node_at, id);
-        scope.items.insert(item_at, item);
-        scope.dirty = true;
+        self.scopes[scope.index()].dirty = true;
+        self.take_node_name(id);
         id
     }
 
@@ -83,9 +53,12 @@ impl Model {
         op_type: &str,
         name: &str,
     ) -> NodeId {
-        let place = before.and_then(|node| self.place_of(scope, node));
-        let place = place.unwrap_or_else(|| self.end_of(scope));
-        self.new_node(scope, place, op_type, name)
+        let id = self.new_node(scope, op_type, name);
+        // A node of another scope, or one that was removed, has no place here.
+        let stands = |&node: &NodeId| self.node(node).alive && self.node(node).scope == scope;
+        let before = before.filter(stands);
+        self.link_in_front(id, before);
+        id
     }
 
     pub(super) fn connect(

@@ -3,9 +3,11 @@
 //! This looks at every weight of a model, so the common case (f32, with or without factors) has loops of its own that
 //! the compiler vectorises: the magnitude of a float is its bits without the sign, compared as an integer.
 
+use rayon::prelude::*;
+
 use super::model::*;
 use super::recipe::{Base, Recipe};
-use crate::stored::CHUNK;
+use crate::stored::{CHUNK, Stored};
 use crate::{DType, Result};
 
 /// The size of the elements of a tensor.
@@ -16,6 +18,9 @@ pub struct Magnitude {
     /// Whether all elements are finite.
     pub finite: bool,
 }
+
+/// The bytes that a thread takes at a time.
+const PIECE: u64 = 1 << 20;
 
 const INFINITY: u32 = 0x7f80_0000;
 
@@ -107,26 +112,38 @@ impl Model {
         Ok(all)
     }
 
+    /// In pieces that several threads take; the largest of all is the same in any order.
     fn magnitude_f32(&self, base: &TensorDef, recipe: &Recipe) -> Result<Magnitude> {
         let stored = self.stored(base)?;
-        let mut all = Magnitude::NONE;
-        let mut factors = Vec::new();
-        stored.for_each_part(CHUNK * 4, |start, bytes| {
-            let (start, length) = (start / 4, bytes.len() / 4);
-            if recipe.has_long_runs() {
-                recipe.for_each_run(start, length, |run, factor| {
-                    all = all.and(Magnitude::of_run(
-                        &bytes[4 * run.start..4 * run.end],
-                        factor,
-                    ));
-                });
-            } else {
-                factors.resize(length, 0.0);
-                recipe.factors(start, &mut factors);
-                all = all.and(Magnitude::of_products(bytes, &factors));
-            }
-            Ok(())
-        })?;
-        Ok(all)
+        let pieces = stored.len().div_ceil(PIECE);
+        (0..pieces)
+            .into_par_iter()
+            .map(|piece| {
+                let start = piece * PIECE;
+                let stop = stored.len().min(start + PIECE);
+                magnitude_of_piece(&stored.part(start..stop), start as usize / 4, recipe)
+            })
+            .try_reduce(|| Magnitude::NONE, |one, other| Ok(one.and(other)))
     }
+}
+
+/// Of the f32 elements from `first` on.
+fn magnitude_of_piece(stored: &Stored, first: usize, recipe: &Recipe) -> Result<Magnitude> {
+    let mut all = Magnitude::NONE;
+    let mut factors = Vec::new();
+    stored.for_each_part(CHUNK * 4, |start, bytes| {
+        let (start, length) = (first + start / 4, bytes.len() / 4);
+        if recipe.has_long_runs() {
+            recipe.for_each_run(start, length, |run, factor| {
+                let run = &bytes[4 * run.start..4 * run.end];
+                all = all.and(Magnitude::of_run(run, factor));
+            });
+        } else {
+            factors.resize(length, 0.0);
+            recipe.factors(start, &mut factors);
+            all = all.and(Magnitude::of_products(bytes, &factors));
+        }
+        Ok(())
+    })?;
+    Ok(all)
 }

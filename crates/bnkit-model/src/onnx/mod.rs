@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `model` | the arenas: scopes, nodes, values, tensors, and their ids |
+//! | `order` | the order of nodes |
 //! | `view` | looking at them |
 //! | `load` | a walk over the fields of a file that fills them |
 //! | `resolve` | names: what they mean in a scope, the order of nodes |
@@ -28,6 +29,7 @@ mod layout;
 mod load;
 mod magnitude;
 mod model;
+mod order;
 mod payload;
 mod read;
 mod recipe;

@@ -6,13 +6,14 @@
 //!
 //! Readers get `&Model`. All changes go through [`Model::apply`](crate::onnx::Edit), in `edit.rs`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::external::ExternalFiles;
+use super::order::{Ends, Neighbours};
 use super::recipe::Recipe;
 use crate::DType;
 use crate::source::Source;
@@ -66,10 +67,13 @@ pub struct Model {
     pub(crate) metadata: Vec<(String, String)>,
     /// Whether an edit changed `metadata`, so that it has to be compared with what the file holds.
     pub(crate) metadata_dirty: bool,
+    /// The names of values.
     pub(crate) names: NameTable,
+    /// The names of the nodes that stand in the graph.
+    pub(crate) node_names: NameTable,
 }
 
-/// How many values bear a name, over all scopes; what a fresh name must not be in.
+/// How many values or nodes bear a name, over all scopes; what a fresh name must not be in.
 pub(crate) type NameTable = HashMap<String, u32>;
 
 /// What kind of scope this is.
@@ -100,8 +104,6 @@ pub struct Scope {
     pub kind: ScopeKind,
     /// The scope whose values are visible too; `None` for the main graph and for functions.
     pub parent: Option<ScopeId>,
-    /// The nodes, in file order (nodes of an edit stand where they were inserted).
-    pub nodes: Vec<NodeId>,
     /// The inputs, in order.
     pub inputs: Vec<ValueId>,
     /// The outputs, in order.
@@ -111,7 +113,14 @@ pub struct Scope {
     /// Operator sets: domain ("" for ONNX's own) and version.
     pub opsets: Arc<Vec<(String, i64)>>,
     pub(crate) names: HashMap<String, ValueId>,
+    pub(crate) ends: Ends,
+    /// The fields of the file, and initializers and inputs that edits added. Nodes of edits, and their places, are not here; what an
+    /// edit removed still is.
     pub(crate) items: Vec<Item>,
+    /// Values of which the file says something that holds no longer: its `value_info` of that name.
+    pub(crate) outdated_infos: HashSet<String>,
+    /// Inputs whose declaration in the file holds no longer.
+    pub(crate) outdated_inputs: HashSet<ValueId>,
     pub(crate) dirty: bool,
 }
 
@@ -169,6 +178,7 @@ pub struct Node {
     pub alive: bool,
     /// Whether it calls a model-local function, which may have the name of an operator.
     pub calls_function: bool,
+    pub(crate) neighbours: Neighbours,
     pub(crate) span: Option<Span>,
     pub(crate) dirty: bool,
 }
@@ -288,13 +298,26 @@ pub struct Value {
     pub origin: Origin,
     /// Its content, for an initializer.
     pub tensor: Option<TensorDef>,
-    /// Who reads it.
-    pub uses: Vec<Use>,
+    /// Who reads it, in the order in which they were found. (A constant may have as many readers as there are nodes, and they leave
+    /// in about the order in which they came.)
+    pub uses: VecDeque<Use>,
+    /// Whether one of those is an annotation.
+    pub(crate) annotated: bool,
     /// The type that the file declares for it: a contract for inputs, a hint elsewhere.
     pub declared: Option<TensorType>,
 }
 
 impl Value {
+    /// Who reads it, if it is read once.
+    pub fn only_use(&self) -> Option<Use> {
+        (self.uses.len() == 1).then(|| self.uses[0])
+    }
+
+    /// Whether a quantization annotation or training information names it.
+    pub fn is_annotated(&self) -> bool {
+        self.annotated
+    }
+
     /// Whether a scope returns it.
     pub fn is_output(&self) -> bool {
         self.uses.iter().any(|user| matches!(user, Use::Output(..)))

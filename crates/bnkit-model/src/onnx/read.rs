@@ -20,8 +20,9 @@ impl Model {
         let data = match &tensor.payload {
             Payload::Computed(_) => {
                 let mut data = Vec::new();
-                self.for_each_chunk(tensor, |_, values| {
-                    encode_rounded(tensor.dtype, values, &mut data)
+                self.write_elements(tensor, tensor.dtype, &mut |part| {
+                    data.extend_from_slice(part);
+                    Ok(())
                 })?;
                 data.into()
             }

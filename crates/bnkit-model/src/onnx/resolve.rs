@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::model::{
-    AttributeValue, Model, NodeId, Origin, ScopeId, ScopeKind, Use, Value, ValueId,
+    AttributeValue, Model, NameTable, NodeId, Origin, ScopeId, ScopeKind, Use, Value, ValueId,
 };
 use crate::{Error, Result};
 
@@ -87,14 +87,25 @@ impl Model {
 
     /// A name that no value of the model has: `wanted`, or `wanted` with a number.
     pub fn fresh_name(&self, wanted: &str) -> String {
-        if !self.names.contains_key(wanted) {
-            return wanted.to_owned();
+        fresh(&self.names, wanted)
+    }
+
+    /// A name that no node of the model has: `wanted`, or `wanted` with a number.
+    pub fn fresh_node_name(&self, wanted: &str) -> String {
+        fresh(&self.node_names, wanted)
+    }
+
+    /// Notes the name of a node that stands in the graph from now on.
+    pub(super) fn take_node_name(&mut self, node: NodeId) {
+        let name = self.nodes[node.index()].name.clone();
+        if !name.is_empty() {
+            *self.node_names.entry(name).or_default() += 1;
         }
-        let numbered = (1u64..).map(|number| format!("{wanted}_{number}"));
-        numbered
-            .into_iter()
-            .find(|name| !self.names.contains_key(name.as_str()))
-            .expect("there are more numbers than names")
+    }
+
+    /// Gives up the name of a node that stands there no longer.
+    pub(super) fn free_node_name(&mut self, node: NodeId) {
+        free(&mut self.node_names, &self.nodes[node.index()].name);
     }
 
     /// The bodies of a node, in the order of its attributes.
@@ -115,7 +126,7 @@ impl Model {
     /// # Errors
     /// If the nodes depend on each other in a circle.
     pub fn topological_order(&self, scope: ScopeId) -> Result<Vec<NodeId>> {
-        let nodes = &self.scope(scope).nodes;
+        let nodes: Vec<NodeId> = self.nodes_of(scope).collect();
         let position: HashMap<NodeId, usize> =
             nodes.iter().enumerate().map(|(at, &id)| (id, at)).collect();
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
@@ -137,7 +148,7 @@ impl Model {
             }
         }
         if sorted {
-            return Ok(nodes.clone());
+            return Ok(nodes);
         }
         let mut ready: std::collections::BTreeSet<usize> =
             (0..nodes.len()).filter(|&at| waiting[at] == 0).collect();
@@ -175,6 +186,26 @@ impl Model {
             at = self.node(*owner).scope;
         }
         node
+    }
+}
+
+fn fresh(taken: &NameTable, wanted: &str) -> String {
+    if !taken.contains_key(wanted) {
+        return wanted.to_owned();
+    }
+    let mut numbered = (1u64..).map(|number| format!("{wanted}_{number}"));
+    numbered
+        .find(|name| !taken.contains_key(name.as_str()))
+        .expect("there are more numbers than names")
+}
+
+/// One less bears this name.
+pub(super) fn free(taken: &mut NameTable, name: &str) {
+    if let Some(count) = taken.get_mut(name) {
+        *count -= 1;
+        if *count == 0 {
+            taken.remove(name);
+        }
     }
 }
 

@@ -34,16 +34,19 @@ impl Model {
 
     /// All nodes that stand in the graph, those of the scopes in turn, in file order.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
-        self.scopes
-            .iter()
-            .flat_map(|scope| &scope.nodes)
-            .map(|&id| (id, self.node(id)))
-            .filter(|(_, node)| node.alive)
+        self.scopes()
+            .flat_map(|(scope, _)| self.nodes_of(scope))
+            .map(|id| (id, self.node(id)))
     }
 
     /// The number of nodes, removed ones included: the size of a side table.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// The node that was added last, by the file or by an edit.
+    pub fn newest_node(&self) -> Option<NodeId> {
+        self.nodes.len().checked_sub(1).map(NodeId::new)
     }
 
     /// The id of the value at `index`, which must be below [`Model::value_count`].

@@ -168,9 +168,28 @@ impl Batches {
         }
     }
 
+    /// The samples, where all of them are to be one batch.
+    ///
+    /// # Errors
+    /// If they are not, because the model is made for batches of another size.
+    pub(crate) fn whole_batch(&self) -> Result<Vec<Sample>> {
+        let rest = self.order.len() - self.members(0).len();
+        match self.iter().next() {
+            Some(batch) if rest == 0 => batch,
+            _ => Err(Error::Request(format!(
+                "{} samples, and the model is made for batches of {}",
+                self.order.len(),
+                self.batch_size
+            ))),
+        }
+    }
+
     /// The places (in the order) of the samples of a batch.
     fn members(&self, batch: usize) -> Range<usize> {
-        let end = self.order.len().min((batch + 1) * self.batch_size);
+        let end = self
+            .order
+            .len()
+            .min((batch + 1).saturating_mul(self.batch_size));
         batch * self.batch_size..end
     }
 

@@ -64,7 +64,7 @@ impl<'m> Walk<'m> {
 
     fn scope(&mut self, scope: ScopeId, names: &Names<'m>, depth: usize) {
         let model = self.model;
-        for &id in &model.scope(scope).nodes {
+        for id in model.nodes_of(scope) {
             let node = model.node(id);
             let key = (node.domain.as_str(), node.op_type.as_str());
             if let Some(&function) = self.functions.get(&key) {

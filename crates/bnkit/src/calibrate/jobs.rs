@@ -5,9 +5,12 @@
 //!
 //! Here is what there is to do; one file each says how it is done.
 
+mod batchwise;
+mod conclude;
 mod deliver;
 mod merge;
 mod recalibrate;
+mod recalibrator;
 mod run;
 mod stats;
 mod validate;
@@ -20,12 +23,14 @@ use super::options::{
 use crate::fold;
 use crate::verify::VerifyOptions;
 
+pub use batchwise::{recalibrate_batches, validate_batches};
 pub use merge::merge;
 pub use recalibrate::recalibrate;
 pub(crate) use recalibrate::{in_model, open as open_batches};
+pub use recalibrator::Recalibrator;
 pub use run::run;
 pub(crate) use stats::layers as stats_layers;
-pub use stats::stats;
+pub use stats::{LayerParameters, parameters, stats};
 pub use validate::validate;
 
 /// Where new statistics come from.
@@ -39,6 +44,8 @@ pub enum Source {
     Data(DataOptions),
     /// From a file that `stats` wrote: `.safetensors` or `.npz`, names as in the model.
     Stats(PathBuf),
+    /// From batches that somebody hands over one after the other: for [`recalibrate_batches`] and [`Recalibrator`].
+    Batches,
 }
 
 /// The fold that follows a recalibration.
@@ -130,6 +137,17 @@ impl RecalibrateJob {
             max_accuracy_drop: None,
             fold: None,
             interrupt: Interrupt::default(),
+        }
+    }
+}
+
+impl RecalibrateJob {
+    /// Recalibrates `input` with batches that are handed over one after the other, with all defaults. No output yet.
+    pub fn of_batches(input: impl Into<PathBuf>) -> Self {
+        Self {
+            output: None,
+            source: Source::Batches,
+            ..Self::new(input, "", "")
         }
     }
 }

@@ -215,6 +215,12 @@ impl Estimate {
         }
     }
 
+    /// Whether it is the state of this method.
+    pub(crate) fn is_of(&self, method: Method) -> bool {
+        let other = Self::new(method, 0.0, 0);
+        std::mem::discriminant(self) == std::mem::discriminant(&other)
+    }
+
     fn channels(&self) -> usize {
         match self {
             Self::Precise { mean, .. } | Self::Average { mean, .. } | Self::Ema { mean, .. } => {

@@ -12,6 +12,7 @@
 //! | `network`, `observe`, `sequential` | running the network: one pass, repeated passes |
 //! | `apply` | new statistics into a model |
 //! | `partial` | what a shard saw, as a file |
+//! | `moments` | what batches showed, as a value that adds up and knows which batches |
 //! | `outcome` | what became of each layer |
 //! | `drift` | stored against observed statistics |
 //! | `exports` | running statistics as files of their own, and back |
@@ -28,6 +29,7 @@ pub(crate) mod files;
 mod jobs;
 mod methods;
 pub(crate) mod modules;
+mod moments;
 pub(crate) mod network;
 mod observe;
 mod options;
@@ -41,6 +43,7 @@ pub(crate) use explain::EXPLANATIONS;
 pub(crate) use jobs::stats_layers;
 pub use jobs::*;
 pub(crate) use jobs::{in_model, open_batches};
+pub use moments::Moments;
 pub use options::*;
 pub use report::*;
 

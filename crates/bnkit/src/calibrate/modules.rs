@@ -44,6 +44,10 @@ pub(crate) struct Stored {
     pub mean: Vec<f64>,
     /// The running variance, one per channel.
     pub variance: Vec<f64>,
+    /// γ, one per channel.
+    pub scale: Vec<f64>,
+    /// β, one per channel.
+    pub bias: Vec<f64>,
     /// ε.
     pub epsilon: f64,
     /// The weight of the history, as stored.
@@ -157,6 +161,8 @@ fn stored(context: &Context<'_>, node: NodeId) -> Result<std::result::Result<Sto
         values,
         momentum: momentum(context.model, node),
         epsilon: parameters.epsilon,
+        scale: parameters.gamma,
+        bias: parameters.beta,
         mean: parameters.mean,
         variance: parameters.variance,
         findings: parameters.findings,

@@ -1,6 +1,6 @@
 //! One pass over the batches: what every module sees, taken up by the method and by the estimate of its error.
 
-use bnkit_engine::{Moments, Statistics as Normalise};
+use bnkit_engine::{Moments, Sample, Statistics as Normalise};
 use serde::{Deserialize, Serialize};
 
 use super::apply::Statistics;
@@ -86,6 +86,57 @@ impl Seen {
             stopped_early: false,
             interrupted: false,
         })
+    }
+
+    /// Takes up one batch of so many samples. `name` says which node a module is called by.
+    ///
+    /// # Errors
+    /// If its channels are not those of the module.
+    pub(crate) fn take<'a>(
+        &mut self,
+        calls: &[(usize, Moments)],
+        samples: u64,
+        convention: Convention,
+        name: impl Fn(usize) -> &'a str,
+    ) -> Result<()> {
+        let mut together: Vec<Option<Moments>> = vec![None; self.states.len()];
+        for (place, moments) in calls {
+            let fits = |error: Error| Error::Request(format!("node \"{}\": {error}", name(*place)));
+            let Some(state) = self.states.get_mut(*place).and_then(Option::as_mut) else {
+                continue;
+            };
+            state.estimate.push(moments, convention).map_err(fits)?;
+            state.elements += moments.count;
+            match &mut together[*place] {
+                Some(all) => all
+                    .merge(moments)
+                    .map_err(|error| fits(Error::Request(error.to_string())))?,
+                none => *none = Some(moments.clone()),
+            }
+        }
+        for (state, moments) in self.states.iter_mut().zip(together) {
+            if let (Some(state), Some(moments)) = (state, moments) {
+                state.spread.push(&moments);
+            }
+        }
+        self.batches += 1;
+        self.samples += samples;
+        Ok(())
+    }
+
+    /// Whether enough was seen to stop.
+    pub(crate) fn stable(
+        &self,
+        modules: &[Module],
+        options: &MethodOptions,
+        stability: &Stability,
+    ) -> bool {
+        if self.batches < stability.min_batches as u64 {
+            return false;
+        }
+        let new = self.finish(modules, options.convention);
+        let errors = self.errors(modules, &new, options.method);
+        self.judge(&errors, stability).enough == Some(true)
     }
 
     /// The new statistics of each module; `None` where nothing was seen.
@@ -182,66 +233,49 @@ impl Pass<'_> {
                 break;
             }
             let batch = batch?;
-            let run = self.network.run(number, &batch, statistics, false)?;
-            self.take(&mut seen, &run.observed)?;
-            seen.batches += 1;
-            seen.samples += batch.len() as u64;
+            let calls = observe(self.network, self.modules, number, &batch, statistics)?;
+            let name = |place: usize| self.modules[place].name.node.as_str();
+            seen.take(&calls, batch.len() as u64, self.options.convention, name)?;
             self.progress.advance(seen.samples);
-            if self.stable(&seen) {
+            let stable = |stability| seen.stable(self.modules, self.options, stability);
+            if self.until_stable.as_ref().is_some_and(stable) {
                 seen.stopped_early = number + 1 < self.batches.range.end;
                 break;
             }
         }
         Ok(seen)
     }
+}
 
-    /// Takes up one batch.
-    fn take(&self, seen: &mut Seen, observed: &[Option<Moments>]) -> Result<()> {
-        let mut together: Vec<Option<Moments>> = vec![None; self.modules.len()];
-        for (&place, moments) in self.network.places().iter().zip(observed) {
-            let (Some(state), Some(moments)) = (&mut seen.states[place], moments) else {
-                continue;
-            };
-            let name = &self.modules[place].name.node;
-            let numbers = moments.mean.iter().zip(&moments.m2);
-            if let Some(channel) = numbers
-                .into_iter()
-                .position(|(mean, m2)| !(mean.is_finite() && m2.is_finite()))
-            {
-                return Err(Error::Request(format!(
-                    "node \"{name}\": what goes in is not finite in channel {channel}: the network overflows on this data"
-                )));
-            }
-            let fits = |error: Error| Error::Request(format!("node \"{name}\": {error}"));
-            state
-                .estimate
-                .push(moments, self.options.convention)
-                .map_err(fits)?;
-            state.elements += moments.count;
-            match &mut together[place] {
-                Some(all) => all
-                    .merge(moments)
-                    .map_err(|error| fits(Error::Request(error.to_string())))?,
-                none => *none = Some(moments.clone()),
-            }
-        }
-        for (state, moments) in seen.states.iter_mut().zip(together) {
-            if let (Some(state), Some(moments)) = (state, moments) {
-                state.spread.push(&moments);
-            }
-        }
-        Ok(())
-    }
+/// What one batch showed of the modules that are to get new statistics: module and moments of each call that ran, in the order of the calls.
+pub(crate) type Calls = Vec<(usize, Moments)>;
 
-    fn stable(&self, seen: &Seen) -> bool {
-        let Some(stability) = &self.until_stable else {
-            return false;
+/// Runs a batch and gathers what it showed.
+///
+/// # Errors
+/// If it does not fit, the network cannot run, or something overflows.
+pub(crate) fn observe(
+    network: &Network,
+    modules: &[Module],
+    number: usize,
+    batch: &[Sample],
+    statistics: &Normalise<'_>,
+) -> Result<Calls> {
+    let run = network.run(number, batch, statistics, false)?;
+    let mut calls = Calls::new();
+    for (&place, moments) in network.places().iter().zip(run.observed) {
+        let (Some(_), Some(moments)) = (modules[place].target(), moments) else {
+            continue;
         };
-        if seen.batches < stability.min_batches as u64 {
-            return false;
+        let mut numbers = moments.mean.iter().zip(&moments.m2);
+        if let Some(channel) = numbers.position(|(mean, m2)| !(mean.is_finite() && m2.is_finite()))
+        {
+            return Err(Error::Request(format!(
+                "node \"{}\": what goes in is not finite in channel {channel}: the network overflows on this data",
+                modules[place].name.node
+            )));
         }
-        let new = seen.finish(self.modules, self.options.convention);
-        let errors = seen.errors(self.modules, &new, self.options.method);
-        seen.judge(&errors, stability).enough == Some(true)
+        calls.push((place, moments));
     }
+    Ok(calls)
 }

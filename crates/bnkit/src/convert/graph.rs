@@ -74,7 +74,7 @@ pub(super) fn weights(model: &Model) -> Weights {
             (None, _) => {}
         }
     }
-    for &id in &main.nodes {
+    for id in model.nodes_of(model.main()) {
         let node = model.node(id);
         let (Some(value), true) = (node.output(0), node.is("Constant") || node.is("Identity"))
         else {

@@ -1,11 +1,10 @@
 //! What a rule may ask and do: attributes, constants, shapes, and edits that never change what somebody else reads.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bnkit_model::onnx::{
     AttributeValue, Base, Constants, Dense, Edit, Model, NewTensor, NodeId, NotConstant, Operand,
-    Origin, Payload, Recipe, Scale, ScopeId, TensorDef, Types, Use, ValueId,
+    Origin, Payload, Recipe, Scale, ScopeId, TensorDef, Types, ValueId,
 };
 use bnkit_model::{DType, Error};
 
@@ -153,13 +152,7 @@ impl<'m> Context<'m> {
     /// Refuses a value that a quantization annotation or training information speaks of: those are carried, not
     /// understood, and would be about another content.
     pub(crate) fn require_not_annotated(&self, value: ValueId) -> Answer<()> {
-        if self
-            .model
-            .value(value)
-            .uses
-            .iter()
-            .any(|user| matches!(user, Use::Annotation(_)))
-        {
+        if self.model.value(value).is_annotated() {
             let message = format!(
                 "\"{}\" is named by a quantization annotation or training information",
                 self.name(value)
@@ -369,20 +362,7 @@ impl<'m> Context<'m> {
         if label.is_empty() {
             return String::new();
         }
-        let wanted = format!("{label}_{role}");
-        let taken: HashSet<&str> = self
-            .model
-            .nodes()
-            .map(|(_, node)| node.name.as_str())
-            .collect();
-        if !taken.contains(wanted.as_str()) {
-            return wanted;
-        }
-        let numbered = (1u64..).map(|number| format!("{wanted}_{number}"));
-        numbered
-            .into_iter()
-            .find(|name| !taken.contains(name.as_str()))
-            .expect("there are more numbers than names")
+        self.model.fresh_node_name(&format!("{label}_{role}"))
     }
 
     /// A name for the bias of an operator that has none: after its weight, as frameworks name them.

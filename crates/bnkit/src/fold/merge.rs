@@ -74,6 +74,7 @@ has fewer elements than the two (a bottleneck stays a bottleneck).",
 pub(super) struct Ground<'g> {
     context: Context<'g>,
     sites: &'g [(NodeId, Site)],
+    site_of: &'g HashMap<NodeId, usize>,
     left_out: &'g HashSet<NodeId>,
     depth: &'g HashMap<NodeId, usize>,
 }
@@ -81,7 +82,7 @@ pub(super) struct Ground<'g> {
 impl Ground<'_> {
     /// Whether a BatchNorm still stands, and may go.
     fn may_merge(&self, node: NodeId) -> bool {
-        let site = self.sites.iter().find(|(id, _)| *id == node);
+        let site = self.site_of.get(&node).map(|&index| &self.sites[index]);
         site.is_some_and(|(_, site)| site.decision == Decision::Kept)
             && !self.left_out.contains(&node)
     }
@@ -126,6 +127,8 @@ pub(crate) struct Setting<'s> {
     pub left_out: &'s HashSet<NodeId>,
     /// Every BatchNorm; those that are merged get their decision.
     pub sites: &'s mut [(NodeId, Site)],
+    /// Where a BatchNorm is in `sites`.
+    pub site_of: &'s HashMap<NodeId, usize>,
     /// How many routes there are so far.
     pub routes: usize,
 }
@@ -195,6 +198,7 @@ impl Merger {
                     per_channel_scales: false,
                 },
                 sites: setting.sites,
+                site_of: setting.site_of,
                 left_out: setting.left_out,
                 depth: &self.depth,
             };
@@ -230,8 +234,12 @@ impl Merger {
             macs_after: merging.macs.map(|macs| macs.1),
         });
         if let Merged::Branches { branches, .. } = &merging.record {
-            for (node, site) in setting.sites.iter_mut() {
-                if branches.contains(&Branch::BatchNorm(*node)) {
+            for branch in branches {
+                let Branch::BatchNorm(node) = branch else {
+                    continue;
+                };
+                if let Some(&index) = setting.site_of.get(node) {
+                    let site = &mut setting.sites[index].1;
                     site.decision = Decision::Merged;
                     site.refusal = None;
                     site.rule = Some(merging.rule);
@@ -249,11 +257,14 @@ impl Merger {
 
     /// Tells the BatchNorms that stay why they were not merged.
     fn tell(&self, original: &Model, sites: &mut [(NodeId, Site)]) {
+        let mut reasons: HashMap<&str, &MergeRefusal> = HashMap::new();
+        for refused in &self.refused {
+            if let Some(report::Evidence::Text(name)) = refused.refusal.evidence.get("branch") {
+                reasons.entry(name).or_insert(refused); // the first counts
+            }
+        }
         for (node, site) in sites {
-            let label = original.label(*node);
-            let why = self.refused.iter().find(|refused| {
-                matches!(refused.refusal.evidence.get("branch"), Some(report::Evidence::Text(name)) if name == label)
-            });
+            let why = reasons.get(original.label(*node));
             if let (Some(why), Some(refusal)) = (why, &mut site.refusal) {
                 let text = format!("{}: {}", why.refusal.code, why.refusal.message);
                 refusal.evidence.insert("merge", text.into());

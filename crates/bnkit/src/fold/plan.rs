@@ -8,7 +8,7 @@
 //! | `rest` | half a move: the scale goes, the shift stays |
 //! | `lower` | no move: Mul and Add |
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bnkit_model::onnx::{Edit, Model, NodeId, Types};
 
@@ -141,6 +141,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         options,
         left_out,
         sites: Vec::new(),
+        site_of: HashMap::new(),
         routes: Vec::new(),
         errors: Vec::new(),
         affines_folded: 0,
@@ -159,6 +160,7 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
     for &node in &batch_norms {
         let skipped = !choice.takes(model.label(node)) || left_out.contains(&node);
         let site = planner.survey(node, skipped)?;
+        planner.site_of.insert(node, planner.sites.len());
         planner.sites.push((node, site));
     }
     let mut cleaner = Cleaner::default();
@@ -242,6 +244,8 @@ struct Planner<'p> {
     options: &'p Options,
     left_out: &'p HashSet<NodeId>,
     sites: Vec<(NodeId, Site)>,
+    /// Where a BatchNorm is in `sites`.
+    site_of: HashMap<NodeId, usize>,
     routes: Vec<Route>,
     errors: Vec<Finding>,
     affines_folded: usize,
@@ -268,6 +272,7 @@ impl Planner<'_> {
             options: self.options,
             left_out: self.left_out,
             sites: &mut self.sites,
+            site_of: &self.site_of,
             routes: self.routes.len(),
         })
     }

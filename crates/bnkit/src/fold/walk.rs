@@ -18,6 +18,8 @@ use crate::route::Side;
 /// How many values a walk may look at before it gives up, the ways that it tried in vain included: where branches
 /// meet there are several, and those behind them multiply.
 const MAX_STEPS: usize = 256;
+/// How many readers of a shared value a refusal names. All of them, for each of them, would be a report of quadratic size.
+const NAMED_READERS: usize = 32;
 
 /// An absorber at the end of a walk.
 #[derive(Debug)]
@@ -344,14 +346,17 @@ fn require_single_reader(
     slots: &[usize],
 ) -> Answer<()> {
     let info = model.value(value);
-    let mut readers = Vec::new();
+    let (mut readers, mut count) = (Vec::new(), 0);
     let mut others = false;
     for user in &info.uses {
         match *user {
             Use::Node(node, slot) if reads_no_element(model, node, slot) => {}
             Use::Node(node, slot) => {
                 others |= node != reader || !slots.contains(&slot);
-                readers.push(node);
+                count += 1;
+                if readers.len() < NAMED_READERS {
+                    readers.push(node);
+                }
             }
             Use::Output(..) | Use::Annotation(_) => {
                 return Err(Refusal::new(
@@ -372,7 +377,7 @@ fn require_single_reader(
         .collect();
     Err(Refusal::new(
         "shared-output",
-        format!("\"{}\" is read by {} nodes", info.name, readers.len()),
+        format!("\"{}\" is read by {count} nodes", info.name),
     )
     .with("value", info.name.as_str())
     .with("readers", names)

@@ -86,7 +86,7 @@ impl Keeper<'_> {
         let standing = |model: &Model, id: NodeId| model.node(id).alive;
         let scopes: Vec<_> = self.before.scopes().map(|(id, _)| id).collect();
         for scope in scopes {
-            let nodes = self.before.scope(scope).nodes.clone();
+            let nodes: Vec<NodeId> = self.before.nodes_of(scope).collect();
             for (at, &id) in nodes.iter().enumerate() {
                 if self.computes_constants(id) {
                     self.is_not_requantised(id)?;

@@ -296,7 +296,7 @@ impl<'m> Restorer<'m> {
                 .map(|(name, value)| (name.clone(), value.value()))
                 .collect(),
         }])?;
-        let newest = self.model.nodes().map(|(id, _)| id).max();
+        let newest = self.model.newest_node();
         self.note_outputs(newest.expect("one was added"));
         Ok(())
     }

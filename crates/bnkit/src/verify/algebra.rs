@@ -7,7 +7,7 @@
 //!
 //! It goes over the routes twice. Affines live in small vectors (a BatchNorm, the constant of a Mul), so the first pass
 //! computes all of them in order, since an operator that absorbed one affine may move on as the next. The second goes from
-//! operator to operator and holds the weight of one at a time: as f64, beside its two stored forms.
+//! operator to operator, each thread on its own, and holds one weight a thread: as f64, beside its two stored forms.
 //!
 //! What it cannot make sense of is a failure, never accepted. What it does not look at: whether the nodes are wired as
 //! they should be (that is what running both models shows), and channel maps behind operators that rearrange channels.
@@ -106,6 +106,15 @@ pub fn check_merged(
     merges: &[Merge],
 ) -> Result<Algebra> {
     ledger::check(original, folded, routes, merges)
+}
+
+impl Algebra {
+    /// Adds what was found elsewhere.
+    fn append(&mut self, mut other: Self) {
+        self.checked += other.checked;
+        self.max_ulp = self.max_ulp.max(other.max_ulp);
+        self.failures.append(&mut other.failures);
+    }
 }
 
 impl AlgebraFailure {

@@ -19,6 +19,7 @@ pub(crate) mod memory;
 pub mod metrics;
 #[cfg(test)]
 pub(crate) mod nets;
+mod objection;
 mod samples;
 
 use std::collections::HashSet;
@@ -26,12 +27,14 @@ use std::path::PathBuf;
 
 use bnkit_model::onnx::{Edit, Model, NodeId, Precision};
 
+use crate::data::DataSet;
 use crate::fold::{self, Plan};
 use crate::report::{AlgebraSummary, F64Summary, OutputComparison, Verdict, Verification};
 use crate::route::Route;
 use crate::{Error, Result};
 use end_to_end::{EndToEnd, Subject};
 use inputs::Sample;
+pub use objection::worst;
 pub(crate) use samples::distance_in_f64;
 use samples::samples;
 
@@ -40,6 +43,8 @@ use samples::samples;
 pub struct VerifyOptions {
     /// Calibration inputs (`.npy`, `.npz`, `.pb`, `.safetensors`, or a folder); random ones if `None`.
     pub data: Option<PathBuf>,
+    /// Calibration inputs in memory: these are taken, and nothing is read at `data`.
+    pub tensors: Option<DataSet>,
     /// Sizes of inputs, by name; the name may be empty if there is one input.
     pub shapes: Vec<(String, Vec<usize>)>,
     /// How many samples are run.
@@ -58,6 +63,7 @@ impl Default for VerifyOptions {
     fn default() -> Self {
         Self {
             data: None,
+            tensors: None,
             shapes: Vec::new(),
             samples: 4,
             seed: 0,

@@ -19,8 +19,12 @@ pub(super) fn samples(
         Err(error) => return Ok(Err(error.to_string())),
     };
     let shapes = named_shapes(&specs, &options.shapes)?;
-    if let Some(path) = &options.data {
-        let data = crate::data::load(path)?;
+    let data = match (&options.tensors, &options.data) {
+        (Some(tensors), _) => Some(tensors.clone()),
+        (None, Some(path)) => Some(crate::data::load(path)?),
+        (None, None) => None,
+    };
+    if let Some(data) = data {
         return Ok(Ok(inputs::from_data(
             &specs,
             &data,

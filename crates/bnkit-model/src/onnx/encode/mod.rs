@@ -141,30 +141,67 @@ impl<'m> Encoder<'m> {
         let function = matches!(scope.kind, ScopeKind::Function { .. });
         let mut changed = scope.dirty;
         let mut out = Segments::default();
+        let number = if function { 7 } else { 1 };
+        let mut next = scope.ends.first;
         for item in &scope.items {
             let (number, replaced) = match &item.kind {
-                ItemKind::Node(node) => (if function { 7 } else { 1 }, self.node(*node)?),
-                ItemKind::Initializer(value) => (5, self.initializer(*value)?),
-                ItemKind::Input(value) if item.span.is_none() => {
-                    (11, Some(self.value_info(*value)?))
+                // An edit removed it, or declares it anew.
+                ItemKind::Node(node) if !self.model.node(*node).alive => continue,
+                ItemKind::Initializer(value) | ItemKind::Input(value) if !self.stands(*value) => {
+                    continue;
                 }
                 ItemKind::ValueInfo(name) if scope.dirty && !self.is_living(scope, name) => {
                     continue;
+                }
+                ItemKind::Node(node) => {
+                    changed |= self.nodes(&mut out, number, &mut next, Some(*node))?;
+                    continue;
+                }
+                ItemKind::Initializer(value) => (5, self.initializer(*value)?),
+                ItemKind::Input(value)
+                    if item.span.is_none() || scope.outdated_inputs.contains(value) =>
+                {
+                    (11, Some(self.value_info(*value)?))
                 }
                 ItemKind::Other(number) => (*number, self.other(*number, function, item)?),
                 _ => (0, None),
             };
             changed |= replaced.is_some();
-            match &item.span {
-                Some(span) => put(&mut out, number, replaced, span.clone()),
-                None => {
-                    let added = replaced
-                        .ok_or_else(|| Error::invalid("an added thing cannot be encoded"))?;
-                    out.message(number, added);
-                }
-            }
+            put_item(&mut out, number, replaced, item.span.as_ref())?;
         }
+        changed |= self.nodes(&mut out, number, &mut next, None)?;
         Ok(changed.then_some(out))
+    }
+
+    /// The nodes from `next` to `last`, and the new ones behind it; all that are left without a `last`. Whether any of them had to be
+    /// encoded.
+    fn nodes(
+        &mut self,
+        out: &mut Segments,
+        number: u32,
+        next: &mut Option<NodeId>,
+        last: Option<NodeId>,
+    ) -> Result<bool> {
+        let mut changed = false;
+        let mut passed = false;
+        while let Some(id) = *next {
+            let node = self.model.node(id);
+            if passed && !node.is_new() {
+                break;
+            }
+            let replaced = self.node(id)?;
+            changed |= replaced.is_some();
+            put_item(out, number, replaced, node.span.as_ref())?;
+            passed |= last == Some(id);
+            *next = self.model.next_node(id);
+        }
+        Ok(changed)
+    }
+
+    /// Whether a constant or input is still one.
+    fn stands(&self, id: ValueId) -> bool {
+        let origin = self.model.value(id).origin;
+        matches!(origin, Origin::Initializer | Origin::Input)
     }
 
     /// A field of a graph or function that is only carried along, but may hold external tensors.
@@ -183,6 +220,7 @@ impl<'m> Encoder<'m> {
     fn is_living(&self, scope: &Scope, name: &str) -> bool {
         let value = scope.names.get(name).map(|&id| self.model.value(id));
         value.is_some_and(|value| value.origin != Origin::Removed)
+            && !scope.outdated_infos.contains(name)
     }
 
     /// The declaration of a constant that is an input too (before IR version 4).
@@ -240,6 +278,21 @@ impl<'m> Encoder<'m> {
         let field = Fields::new(&mut self.window, span.clone()).next()?;
         field.ok_or_else(|| Error::invalid("a field of the file is empty"))
     }
+}
+
+/// As [`put`], of something that is in no file if it has no `span`.
+fn put_item(
+    out: &mut Segments,
+    number: u32,
+    replaced: Option<Segments>,
+    span: Option<&Span>,
+) -> Result<()> {
+    match (replaced, span) {
+        (replaced, Some(span)) => put(out, number, replaced, span.clone()),
+        (Some(added), None) => out.message(number, added),
+        (None, None) => return Err(Error::invalid("an added thing cannot be encoded")),
+    }
+    Ok(())
 }
 
 /// Appends field `number`: `replaced`, or else what the file has in `span`.

@@ -10,7 +10,7 @@ mod tensor;
 
 pub(super) use tensor::tensor;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,6 +60,7 @@ impl Model {
             metadata: Vec::new(),
             metadata_dirty: false,
             names: NameTable::new(),
+            node_names: NameTable::new(),
         };
         if source.is_empty() {
             return Err(Error::invalid("the file is empty"));
@@ -180,7 +181,8 @@ impl Loader<'_> {
                 .iter_mut()
                 .filter(|value| value.scope == ScopeId(0))
             {
-                value.uses.push(Use::Annotation(ScopeId(0)));
+                value.uses.push_back(Use::Annotation(ScopeId(0)));
+                value.annotated = true;
             }
         }
         for (item, field) in functions {
@@ -196,13 +198,15 @@ impl Loader<'_> {
         self.model.scopes.push(Scope {
             kind,
             parent,
-            nodes: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
             initializers: Vec::new(),
             opsets: opsets.clone(),
             names: HashMap::new(),
+            ends: Default::default(),
             items: Vec::new(),
+            outdated_infos: HashSet::new(),
+            outdated_inputs: HashSet::new(),
             dirty: false,
         });
         id
@@ -252,7 +256,8 @@ impl Loader<'_> {
             name: name.to_owned(),
             origin,
             tensor: None,
-            uses: Vec::new(),
+            uses: VecDeque::new(),
+            annotated: false,
             declared: None,
         });
         Ok(id)

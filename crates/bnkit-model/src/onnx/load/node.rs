@@ -43,7 +43,7 @@ impl Loader<'_> {
                     })?;
                 self.model.values[value.index()]
                     .uses
-                    .push(Use::Node(*id, slot));
+                    .push_back(Use::Node(*id, slot));
                 inputs.push(Some(value));
             }
             drop_absent(&mut inputs);
@@ -98,10 +98,12 @@ impl Loader<'_> {
             attributes: Vec::new(),
             alive: true,
             calls_function: false,
+            neighbours: Default::default(),
             span,
             dirty: false,
         });
-        self.model.scopes[scope.index()].nodes.push(id);
+        self.model.link_in_front(id, None);
+        self.model.take_node_name(id);
         Ok(id)
     }
 

@@ -210,9 +210,9 @@ impl Loader<'_> {
             .filter_map(|entry| entry.value);
         for name in annotation.tensor_name.into_iter().chain(parameters) {
             if let Some(value) = resolve::lookup(self.model, scope, &name) {
-                self.model.values[value.index()]
-                    .uses
-                    .push(Use::Annotation(scope));
+                let value = &mut self.model.values[value.index()];
+                value.uses.push_back(Use::Annotation(scope));
+                value.annotated = true;
             }
         }
         Ok(())
@@ -228,7 +228,7 @@ impl Loader<'_> {
         outputs.push(id);
         self.model.values[id.index()]
             .uses
-            .push(Use::Output(scope, slot));
+            .push_back(Use::Output(scope, slot));
         Ok(id)
     }
 }

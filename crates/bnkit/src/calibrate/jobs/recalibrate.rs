@@ -5,7 +5,8 @@ use std::path::Path;
 use bnkit_engine::Statistics as Normalise;
 use bnkit_model::onnx::{Model, Precision};
 
-use super::deliver::{Delivered, Delivery};
+use super::conclude::{begun, conclude, deliver};
+use super::deliver::Delivery;
 use super::{RecalibrateJob, Source};
 use crate::accuracy::{AccuracyReport, measure};
 use crate::calibrate::apply::{self, Statistics};
@@ -14,12 +15,12 @@ use crate::calibrate::exports;
 use crate::calibrate::modules::{Module, survey};
 use crate::calibrate::network::Network;
 use crate::calibrate::observe::{Pass, Seen};
-use crate::calibrate::options::{Convention, DataOptions, Method, MethodOptions, Shard};
+use crate::calibrate::options::{DataOptions, Method, MethodOptions, Shard};
 use crate::calibrate::report::{DataUsed, LayerChange, Outcome, RecalibrateReport};
 use crate::calibrate::{files, outcome, partial, sequential};
 use crate::pipeline::{Phase, Progress};
-use crate::report::{OutputFile, Tool, Warning};
-use crate::state::recalibrate::{Counted, Destination, Opened};
+use crate::report::Warning;
+use crate::state::recalibrate::Opened;
 use crate::{Error, Result, hash};
 
 /// Re-estimates the running statistics of a model and writes it.
@@ -47,26 +48,11 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
     if modules.iter().all(|module| module.target().is_none()) {
         return Err(nothing_to_do(&job.input, &modules));
     }
-    let mut report = RecalibrateReport {
-        schema: "bnkit.recalibrate/1",
-        tool: Tool::default(),
-        input: opened.describe(&job.input),
-        data: None,
-        method: None,
-        summary: Default::default(),
-        layers: Vec::new(),
-        passes: Vec::new(),
-        sampling: None,
-        warnings: outcome::warnings(&modules),
-        partial: None,
-        fold: None,
-        output: None,
-        accuracy: None,
-        failure: None,
-    };
+    let mut report = begun(&opened, &job.input, &modules);
     let new = match &job.source {
         Source::Stats(path) => from_file(path, model, &modules, &mut report)?,
         Source::Data(data) => from_data(job, data, model, &modules, &mut report, progress)?,
+        Source::Batches => return refuse_batches(),
     };
     report.summary = outcome::count(&report.layers);
     report.warnings.extend(never_ran(&report.layers));
@@ -80,18 +66,15 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
             report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
             return Ok(report);
         }
-        if opened.is_state_dict() {
-            report.output = to_state_dict(job, &opened, &modules, &new, &report, progress)?;
-            report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
-            return Ok(report);
-        }
-        let mut changed = apply::apply(model, &modules, &new)?;
-        let Delivered {
-            output,
-            fold,
-            failure,
-        } = delivery.write(&mut changed, progress)?;
-        (report.output, report.fold, report.failure) = (output, fold, failure);
+        deliver(
+            job,
+            &delivery,
+            &opened,
+            &modules,
+            &new,
+            &mut report,
+            progress,
+        )?;
         if let (Source::Data(data), Some(accuracy), Some(_), Some(output)) =
             (&job.source, &mut report.accuracy, &job.fold, &report.output)
         {
@@ -129,7 +112,7 @@ fn accuracy(
 }
 
 /// Refuses what cannot be done with a state dict.
-fn check_state_dict(job: &RecalibrateJob, opened: &Opened) -> Result<()> {
+pub(super) fn check_state_dict(job: &RecalibrateJob, opened: &Opened) -> Result<()> {
     let refuse = |message: &str| Err(Error::Request(message.to_owned()));
     if !opened.is_state_dict() {
         return Ok(());
@@ -145,35 +128,15 @@ fn check_state_dict(job: &RecalibrateJob, opened: &Opened) -> Result<()> {
     Ok(())
 }
 
-fn to_state_dict(
-    job: &RecalibrateJob,
-    opened: &Opened,
-    modules: &[Module],
-    new: &[Option<Statistics>],
-    report: &RecalibrateReport,
-    progress: &dyn Progress,
-) -> Result<Option<OutputFile>> {
-    let Some(output) = &job.output else {
-        return Ok(None);
-    };
-    let batches = report.data.as_ref().map(|data| data.batches);
-    let counted = match (job.method.convention, job.method.method, batches) {
-        (Convention::Torch, Method::Ema, Some(batches)) => Counted::More(batches),
-        (Convention::Torch, _, Some(batches)) => Counted::Set(batches),
-        _ => Counted::No,
-    };
-    progress.begin(Phase::Writing, Some(report.input.bytes));
-    let destination = Destination {
-        path: output,
-        force: job.force,
-        hash: job.hash,
-        progress: &|done, _| progress.advance(done),
-    };
-    opened.write(modules, new, counted, &destination).map(Some)
+fn refuse_batches<T>() -> Result<T> {
+    Err(Error::Request(
+        "batches that come one after the other are for recalibrate_batches and Recalibrator"
+            .to_owned(),
+    ))
 }
 
 /// Refuses what does not go together.
-fn check(job: &RecalibrateJob) -> Result<()> {
+pub(super) fn check(job: &RecalibrateJob) -> Result<()> {
     let refuse = |message: &str| Err(Error::Request(message.to_owned()));
     check_method(&job.method)?;
     let labelled = matches!(&job.source, Source::Data(data) if data.labels.is_some());
@@ -227,10 +190,10 @@ pub(super) fn check_method(options: &MethodOptions) -> Result<()> {
     Ok(())
 }
 
-fn note(job: &RecalibrateJob) -> String {
+pub(super) fn note(job: &RecalibrateJob) -> String {
     match job.source {
         Source::Stats(_) => "from statistics".to_owned(),
-        Source::Data(_) => describe(&job.method),
+        Source::Data(_) | Source::Batches => describe(&job.method),
     }
 }
 
@@ -324,19 +287,10 @@ fn from_data(
     if seen.interrupted && job.partial.is_none() {
         return Err(Error::Interrupted);
     }
-    let new = seen.finish(modules, job.method.convention);
-    let errors = seen.errors(modules, &new, job.method.method);
-    let verdict = seen.judge(&errors, &job.stability);
-    let sampling = outcome::sampling(&verdict, seen.samples, &job.stability);
+    let new = conclude(job, modules, &seen, report);
     if job.partial.is_none() {
-        report
-            .warnings
-            .extend(outcome::few_samples(&sampling, seen.batches));
         report.warnings.extend(unsettled(&job.method, report));
     }
-    report.sampling = Some(sampling);
-    report.layers = outcome::layers(modules, &new, &seen, &errors);
-    report.method = Some(outcome::method(&job.method, &seen));
     report.data = Some(used(data, &batches, job.shard, &seen));
     if let Some(path) = &job.partial {
         let common = partial::Job {

@@ -1,6 +1,9 @@
 //! `stats`: the running statistics as they are, of a graph (here) or of a state dict.
 
+mod parameters;
 mod state;
+
+pub use parameters::{LayerParameters, parameters};
 
 use bnkit_model::onnx::Model;
 

@@ -9,7 +9,7 @@ use crate::calibrate::apply::Statistics;
 use crate::calibrate::modules::{Module, survey};
 use crate::calibrate::network::Network;
 use crate::calibrate::observe::{Pass, Seen};
-use crate::calibrate::options::{Method, Shard};
+use crate::calibrate::options::{Method, MethodOptions, Shard};
 use crate::calibrate::report::{ChannelDrift, LayerDrift, Limits, Outcome, ValidateReport};
 use crate::calibrate::{drift, outcome};
 use crate::pipeline::{Phase, Progress};
@@ -22,12 +22,7 @@ use crate::{Error, Result, hash};
 /// # Errors
 /// If something cannot be read or run; [`Error::Interrupted`] if the job was interrupted.
 pub fn validate(job: &ValidateJob, progress: &dyn Progress) -> Result<ValidateReport> {
-    check_method(&job.method)?;
-    if job.method.method == Method::Ema {
-        return Err(Error::Request(
-            "an exponential average starts from the stored statistics: compare them with precise or average".to_owned(),
-        ));
-    }
+    check(&job.method)?;
     progress.begin(Phase::Reading, None);
     let opened = Opened::open(&job.input, job.graph.as_deref())?;
     let model = &opened.model;
@@ -62,12 +57,7 @@ pub fn validate(job: &ValidateJob, progress: &dyn Progress) -> Result<ValidateRe
     if seen.interrupted {
         return Err(Error::Interrupted);
     }
-    if seen.batches < 2 {
-        return Err(Error::Request(format!(
-            "one batch of {} samples says nothing about the sampling error: give more samples or a smaller --batch-size",
-            seen.samples
-        )));
-    }
+    check_seen(&seen)?;
     let mut report = compare(job, &modules, &seen);
     report.input = opened.describe(&job.input);
     report.input.sha256 = hashing.map(hash::Hashing::finish).transpose()?;
@@ -77,8 +67,33 @@ pub fn validate(job: &ValidateJob, progress: &dyn Progress) -> Result<ValidateRe
     Ok(report)
 }
 
+/// Refuses methods that make nothing to compare with.
+pub(super) fn check(options: &MethodOptions) -> Result<()> {
+    check_method(options)?;
+    if options.method == Method::Ema {
+        return Err(Error::Request(
+            "an exponential average starts from the stored statistics: compare them with precise or average".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses to judge by a single batch.
+pub(super) fn check_seen(seen: &Seen) -> Result<()> {
+    if seen.batches >= 2 {
+        return Ok(());
+    }
+    let (count, one) = match seen.batches {
+        0 => ("no", "batches say".to_owned()),
+        _ => ("one", format!("batch of {} samples says", seen.samples)),
+    };
+    Err(Error::Request(format!(
+        "{count} {one} nothing about the sampling error: give more samples or a smaller --batch-size"
+    )))
+}
+
 /// The report, but for input and data.
-fn compare(job: &ValidateJob, modules: &[Module], seen: &Seen) -> ValidateReport {
+pub(super) fn compare(job: &ValidateJob, modules: &[Module], seen: &Seen) -> ValidateReport {
     let observed = seen.finish(modules, job.method.convention);
     let relative = seen.errors(modules, &observed, job.method.method);
     let sampling = outcome::sampling(

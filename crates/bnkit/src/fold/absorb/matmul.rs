@@ -230,8 +230,8 @@ fn add_shift(
 /// an operator of its own, with a record of its own.)
 fn own_addition(context: &Context<'_>, node: NodeId) -> Option<NodeId> {
     let output = context.model.node(node).output(0)?;
-    match *context.model.value(output).uses.as_slice() {
-        [Use::Node(add, 0)] => {
+    match context.model.value(output).only_use() {
+        Some(Use::Node(add, 0)) => {
             let info = context.model.node(add);
             (info.is_new() && info.is("Add")).then_some(add)
         }

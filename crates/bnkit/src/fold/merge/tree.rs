@@ -62,8 +62,8 @@ fn is_sum(model: &Model, id: NodeId) -> bool {
 
 /// The only reader of `value`, if that is a node.
 pub(super) fn only_reader(model: &Model, value: ValueId) -> Option<(NodeId, usize)> {
-    match *model.value(value).uses.as_slice() {
-        [Use::Node(node, slot)] => Some((node, slot)),
+    match model.value(value).only_use() {
+        Some(Use::Node(node, slot)) => Some((node, slot)),
         _ => None,
     }
 }

@@ -145,13 +145,12 @@ impl Planner<'_> {
                 outputs: vec![output],
             },
         ])?;
-        let newest = self.model.nodes().map(|(id, _)| id).max();
-        Ok(newest.expect("one was added"))
+        Ok(self.model.newest_node().expect("one was added"))
     }
 
     /// The index of a BatchNorm that stands and may go, as far as it is concerned itself.
     pub(super) fn standing(&self, node: NodeId) -> Option<usize> {
-        let index = self.sites.iter().position(|(site, _)| *site == node)?;
+        let index = *self.site_of.get(&node)?;
         let site = &self.sites[index].1;
         let stays_for_good = |refusal: &Refusal| !super::sites::is_about_the_way(refusal);
         let kept = site.decision == Decision::Kept && self.model.node(node).alive;

@@ -57,8 +57,9 @@ impl Planner<'_> {
     }
 
     pub(super) fn batch_norm(&mut self, node: NodeId) -> Result<bool> {
-        let index = self.sites.iter().position(|(site, _)| *site == node);
-        let Some(index) = index else { return Ok(false) };
+        let Some(&index) = self.site_of.get(&node) else {
+            return Ok(false);
+        };
         let site = &self.sites[index].1;
         // A reason that lies in the node itself does not go away.
         if site.decision != Decision::Kept

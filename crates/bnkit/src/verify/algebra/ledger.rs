@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bnkit_model::onnx::{Model, Node, NodeId};
+use rayon::prelude::*;
 
 use super::book::{Answer, Book, Trouble};
 use super::compare::Owner;
@@ -55,12 +56,7 @@ pub(super) fn check(
         ledger.route(index, route)?;
     }
     let merged = merges::nodes(merges);
-    for (id, entry) in std::mem::take(&mut ledger.entries) {
-        if !merged.contains(&id) {
-            ledger.settle(id, &entry)?;
-        }
-        ledger.entries.insert(id, entry);
-    }
+    ledger.settle(&merged)?;
     for index in 0..merges.len() {
         ledger.settle_merge(index, routes.len(), merges)?;
     }
@@ -222,21 +218,36 @@ impl Ledger<'_> {
         })
     }
 
-    /// Compares a node with what it should be now.
-    fn settle(&mut self, id: NodeId, entry: &Entry) -> Result<()> {
-        let owner = Owner {
-            route: entry.route,
-            node: id,
-        };
-        if entry.failed || !self.standing.contains(&id) {
-            return Ok(());
+    /// Compares the nodes that routes name with what they should be now, several at a time.
+    fn settle(&mut self, merged: &HashSet<NodeId>) -> Result<()> {
+        let expected: Vec<(NodeId, &Entry)> = self
+            .entries
+            .iter()
+            .filter(|(id, entry)| {
+                !merged.contains(id) && !entry.failed && self.standing.contains(id)
+            })
+            .map(|(&id, entry)| (id, entry))
+            .collect();
+        let this = &*self;
+        let compared: Vec<(Owner, Algebra, Answer<()>)> = expected
+            .into_par_iter()
+            .map(|(node, entry)| {
+                let route = entry.route;
+                let owner = Owner { route, node };
+                let mut result = Algebra::default();
+                let answer = this.compare(node, entry, owner, &mut result);
+                (owner, result, answer)
+            })
+            .collect();
+        // In the order of the nodes, whichever was done first.
+        for (owner, result, answer) in compared {
+            self.result.append(result);
+            self.note(owner, answer)?;
         }
-        let answer = self.compare(id, entry, owner);
-        self.note(owner, answer)?;
         Ok(())
     }
 
-    fn compare(&mut self, id: NodeId, entry: &Entry, owner: Owner) -> Answer<()> {
+    fn compare(&self, id: NodeId, entry: &Entry, owner: Owner, result: &mut Algebra) -> Answer<()> {
         let (before, after) = (self.original.model.node(id), self.folded.model.node(id));
         match (entry.moved, after.alive) {
             (true, false) => return Ok(()),
@@ -247,7 +258,6 @@ impl Ledger<'_> {
             (false, true) => {}
         }
         expect_same_operator(before, after)?;
-        let result = &mut self.result;
         if let Some(vector) = &entry.vector {
             return vector.compare(&self.folded, after, owner, result);
         }

@@ -47,8 +47,7 @@ impl Ledger<'_> {
             known: &*self,
         };
         let answer = merges.check(index, owner, &mut result);
-        self.result.max_ulp = self.result.max_ulp.max(result.max_ulp);
-        self.result.failures.append(&mut result.failures);
+        self.result.append(result);
         self.note(owner, answer)?;
         Ok(())
     }

@@ -1,28 +1,31 @@
 //! A file in the making: written beside its destination under a temporary name, and put in place when it is complete.
 //!
 //! Long ranges are copied inside the kernel (some file systems then only share the blocks); short ones and what was
-//! computed go through a buffer. Until [`Output::persist`], dropping it leaves nothing behind; what a killed process leaves, the next one in that folder cleans.
+//! computed go through buffers to a thread that writes while the next are computed (see [`writer`]). Until [`Output::persist`], dropping it leaves nothing behind; what a killed process leaves, the next one in that folder cleans.
 
 use std::fs::{File, Permissions};
-use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::copy_file_range;
-use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
+use self::writer::Writer;
 use crate::source::Source;
 use crate::temporary;
 use crate::{Error, Result};
+
+mod writer;
 
 /// Told how many bytes are written.
 pub(crate) type Progress<'p> = dyn Fn(u64) + 'p;
 
 /// A file that is being written.
 pub(crate) struct Output<'p> {
-    file: NamedTempFile,
+    /// Started with the first full buffer: small files need no threads. Dropped before the file.
+    writer: Option<Writer>,
+    file: Arc<NamedTempFile>,
     path: PathBuf,
     buffer: Vec<u8>,
     progress: &'p Progress<'p>,
@@ -30,8 +33,6 @@ pub(crate) struct Output<'p> {
 
 /// What is collected before it is written, and the shortest range that is copied inside the kernel.
 const BUFFER: usize = 256 * 1024;
-/// The longest range that is copied in one go, so that progress is seen.
-const STRIDE: u64 = 16 * 1024 * 1024;
 
 impl<'p> Output<'p> {
     /// A new file that will be `path`.
@@ -48,7 +49,8 @@ impl<'p> Output<'p> {
                 .map_err(cannot_create)?;
         }
         Ok(Self {
-            file,
+            writer: None,
+            file: Arc::new(file),
             path: path.to_owned(),
             buffer: Vec::new(),
             progress,
@@ -56,15 +58,16 @@ impl<'p> Output<'p> {
     }
 
     /// Appends bytes.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.buffer.len() + bytes.len() > BUFFER {
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        (self.progress)(bytes.len() as u64);
+        while self.buffer.len() + bytes.len() >= BUFFER {
+            let (now, later) = bytes.split_at(BUFFER - self.buffer.len());
+            self.buffer.extend_from_slice(now);
             self.flush()?;
+            bytes = later;
         }
-        if bytes.len() < BUFFER {
-            self.buffer.extend_from_slice(bytes);
-            return Ok(());
-        }
-        self.write_through(bytes)
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Appends zeros.
@@ -79,15 +82,15 @@ impl<'p> Output<'p> {
     }
 
     /// Appends a range of a source.
-    pub(crate) fn copy(&mut self, source: &Source, range: Range<u64>) -> Result<()> {
-        let mut at = range.start;
-        if let Some(file) = source.file()
-            && range.end - range.start >= BUFFER as u64
-        {
+    pub(crate) fn copy(&mut self, source: &Arc<Source>, range: Range<u64>) -> Result<()> {
+        if source.file().is_some() && range.end - range.start >= BUFFER as u64 {
             self.flush()?;
-            at = self.copy_in_kernel(file, range.clone())?;
+            (self.progress)(range.end - range.start);
+            let outcome = self.writer()?.append_range(source, range);
+            return writer::about(outcome, |error| self.cannot_write(error));
         }
         let mut buffer = Vec::new();
+        let mut at = range.start;
         while at < range.end {
             buffer.resize((range.end - at).min(BUFFER as u64) as usize, 0);
             source.read_at(at, &mut buffer)?;
@@ -97,69 +100,52 @@ impl<'p> Output<'p> {
         Ok(())
     }
 
-    /// Copies as much of `range` as the kernel is willing to, and returns where it stopped.
-    fn copy_in_kernel(&mut self, file: &File, range: Range<u64>) -> Result<u64> {
-        let mut at = range.start;
-        while at < range.end {
-            let length = (range.end - at).min(STRIDE) as usize;
-            match copy_file_range(file, Some(&mut at), self.file.as_file(), None, length) {
-                // An end of the file where there should be none: reading it will say so.
-                Ok(0) => break,
-                Ok(copied) => (self.progress)(copied as u64),
-                Err(Errno::INTR) => {}
-                Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
-                    return Err(self.cannot_write(error.into()));
-                }
-                // Not between these file systems, or not on this one.
-                Err(_) => break,
-            }
-        }
-        Ok(at)
-    }
-
     /// Completes the file on the disk.
     pub(crate) fn finish(&mut self) -> Result<()> {
-        self.flush()?;
-        self.file
-            .as_file()
-            .sync_all()
-            .map_err(|error| self.cannot_write(error))
+        let rest = std::mem::take(&mut self.buffer);
+        let outcome = match &mut self.writer {
+            Some(writer) => writer.append(rest).and_then(|()| writer.finish()),
+            None => writer::append(self.file.as_file(), &rest).map_err(Into::into),
+        };
+        writer::about(outcome, |error| self.cannot_write(error))?;
+        let synced = self.file.as_file().sync_all();
+        synced.map_err(|error| self.cannot_write(error))
     }
 
     /// Gives the file its name; `force` replaces one that has it.
-    pub(crate) fn persist(self, force: bool) -> Result<()> {
+    pub(crate) fn persist(mut self, force: bool) -> Result<()> {
+        // Its threads have the file, too.
+        self.writer = None;
+        let in_place = |error| Error::io(&self.path, "cannot put the file in place", error);
+        let file = Arc::try_unwrap(self.file)
+            .map_err(|_| in_place(std::io::Error::other("it is still being written")))?;
         let result = match force {
-            true => self.file.persist(&self.path),
-            false => self.file.persist_noclobber(&self.path),
+            true => file.persist(&self.path),
+            false => file.persist_noclobber(&self.path),
         };
         match result {
             Ok(_) => Ok(()),
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
                 Err(exists(&self.path))
             }
-            Err(error) => Err(Error::io(
-                &self.path,
-                "cannot put the file in place",
-                error.error,
-            )),
+            Err(error) => Err(in_place(error.error)),
         }
     }
 
+    /// Hands the buffer over.
     fn flush(&mut self) -> Result<()> {
-        let buffer = std::mem::take(&mut self.buffer);
-        let result = self.write_through(&buffer);
-        self.buffer = buffer;
-        self.buffer.clear();
-        result
+        let next = self.writer()?.buffer();
+        let full = std::mem::replace(&mut self.buffer, next);
+        let outcome = self.writer()?.append(full);
+        writer::about(outcome, |error| self.cannot_write(error))
     }
 
-    fn write_through(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file
-            .as_file_mut()
-            .write_all(bytes)
-            .map_err(|error| self.cannot_write(error))?;
-        (self.progress)(bytes.len() as u64);
-        Ok(())
+    fn writer(&mut self) -> Result<&mut Writer> {
+        if self.writer.is_none() {
+            let started = Writer::start(&self.file);
+            self.writer = Some(started.map_err(|error| self.cannot_write(error))?);
+        }
+        Ok(self.writer.as_mut().expect("it was started"))
     }
 
     fn cannot_write(&self, error: std::io::Error) -> Error {

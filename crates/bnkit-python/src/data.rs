@@ -1,0 +1,163 @@
+//! Arrays of Python as tensors: NumPy's own, and what NumPy can take over (`__dlpack__`, `__array__`).
+//!
+//! An array is copied once, into memory that Python cannot change while the library works on it.
+
+use std::path::PathBuf;
+
+use bnkit::data::{DataSet, NamedTensor};
+use bnkit::model::{DType, Tensor};
+use bytes::Bytes;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
+
+use crate::errors::input_error;
+
+/// Samples or batches.
+pub(crate) enum Data {
+    /// A file or a folder.
+    Path(PathBuf),
+    /// All samples in one array for each input.
+    Samples(DataSet),
+    /// Batches, as they come.
+    Batches(Py<PyIterator>),
+}
+
+impl Data {
+    /// A path; an array or a dict of arrays, whose leading axis runs over samples; or an iterable of batches.
+    ///
+    /// # Errors
+    /// If it is nothing of these, or an array has no type that a model can take.
+    pub(crate) fn new(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
+            return Ok(Self::Path(value.extract()?));
+        }
+        if is_array(value)? || value.cast::<PyMapping>().is_ok() {
+            return Ok(Self::Samples(batch(value)?));
+        }
+        match value.try_iter() {
+            Ok(batches) => Ok(Self::Batches(batches.unbind())),
+            Err(_) => Err(PyTypeError::new_err(format!(
+                "data is a path, an array, a dict of arrays or an iterable of batches, not {}",
+                value.get_type().name()?
+            ))),
+        }
+    }
+}
+
+/// One batch: an array, a mapping from names to arrays, or a tuple or list that begins with one of these (the rest, as labels, is not
+/// looked at). A named tuple is a mapping.
+///
+/// # Errors
+/// If it is something else, or an array has no type that a model can take.
+pub(crate) fn batch(value: &Bound<'_, PyAny>) -> PyResult<DataSet> {
+    if is_array(value)? {
+        let tensor = named(String::new(), value)?.ok_or_else(|| {
+            let message = "an array of this type is no data: expected floats, integers or bools";
+            input_error(value.py(), message.to_owned())
+        })?;
+        return Ok(DataSet {
+            tensors: vec![tensor],
+        });
+    }
+    if value.is_instance_of::<PyTuple>() && value.hasattr("_asdict")? {
+        return batch(&value.call_method0("_asdict")?);
+    }
+    if value.is_instance_of::<PyTuple>() || value.is_instance_of::<PyList>() {
+        let first = value.get_item(0).map_err(|_| {
+            input_error(
+                value.py(),
+                "an empty batch: expected an array first".to_owned(),
+            )
+        })?;
+        return batch(&first);
+    }
+    let Ok(mapping) = value.cast::<PyMapping>() else {
+        return Err(PyTypeError::new_err(format!(
+            "a batch is an array, a dict of arrays or a tuple that begins with one, not {}",
+            value.get_type().name()?
+        )));
+    };
+    let mut tensors = Vec::new();
+    for item in mapping.items()?.iter() {
+        let (name, array): (String, Bound<'_, PyAny>) = item.extract()?;
+        // What has no numbers (names of files, say) is no input; an input that is missing is told by name.
+        if is_array(&array)?
+            && let Some(tensor) = named(name, &array)?
+        {
+            tensors.push(tensor);
+        }
+    }
+    Ok(DataSet { tensors })
+}
+
+fn is_array(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(value.hasattr("__array__")? || value.hasattr("__dlpack__")?)
+}
+
+/// `None` if its elements are no numbers.
+fn named(name: String, value: &Bound<'_, PyAny>) -> PyResult<Option<NamedTensor>> {
+    Ok(tensor(value)?.map(|tensor| NamedTensor {
+        name,
+        tensor,
+        source: PathBuf::from("(memory)"),
+    }))
+}
+
+fn tensor(value: &Bound<'_, PyAny>) -> PyResult<Option<Tensor>> {
+    let py = value.py();
+    let array = as_numpy(value)?;
+    let described: String = array.getattr("dtype")?.getattr("name")?.extract()?;
+    let dtype = match described.as_str() {
+        "bool" => DType::Bool,
+        "uint8" => DType::U8,
+        "int8" => DType::I8,
+        "uint16" => DType::U16,
+        "int16" => DType::I16,
+        "float16" => DType::F16,
+        "uint32" => DType::U32,
+        "int32" => DType::I32,
+        "float32" => DType::F32,
+        "uint64" => DType::U64,
+        "int64" => DType::I64,
+        "float64" => DType::F64,
+        _ => return Ok(None),
+    };
+    let dims: Vec<usize> = array.getattr("shape")?.extract()?;
+    let little = PyDict::new(py);
+    little.set_item("copy", false)?;
+    let order = array
+        .getattr("dtype")?
+        .call_method1("newbyteorder", ("<",))?;
+    let array = array.call_method("astype", (order,), Some(&little))?;
+    let bytes: PyBackedBytes = array.call_method0("tobytes")?.extract()?;
+    Tensor::new(dtype, dims, Bytes::from_owner(bytes))
+        .map(Some)
+        .map_err(|error| input_error(py, error.to_string()))
+}
+
+/// The value as a NumPy array, sharing memory where that is possible.
+fn as_numpy<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = value.py();
+    let numpy = py.import("numpy")?;
+    if value.is_instance(&numpy.getattr("ndarray")?)? {
+        return Ok(value.clone());
+    }
+    let mut value = value.clone();
+    // What a framework keeps for gradients or elsewhere than in main memory has to be asked for.
+    for step in ["detach", "cpu"] {
+        if value.hasattr(step)? {
+            value = value.call_method0(step)?;
+        }
+    }
+    if value.hasattr("__dlpack__")?
+        && numpy.hasattr("from_dlpack")?
+        && let Ok(array) = numpy.call_method1("from_dlpack", (&value,))
+    {
+        return Ok(array);
+    }
+    numpy
+        .call_method1("asarray", (value,))
+        .map_err(|error| input_error(py, format!("NumPy cannot take over the data: {error}")))
+}
