@@ -19,6 +19,10 @@ pub(crate) struct BatchNorm {
     scope: String,
     /// How many channels it has.
     channels: usize,
+    /// The tensor that the running mean is in.
+    mean_name: String,
+    /// The tensor that the running variance is in.
+    var_name: String,
     /// The running mean, shape (channels,).
     mean: Py<PyArray1<f64>>,
     /// The running variance, shape (channels,).
@@ -41,6 +45,8 @@ impl BatchNorm {
             name: found.layer.node,
             scope: found.layer.scope,
             channels: found.layer.channels,
+            mean_name: found.mean_name,
+            var_name: found.variance_name,
             mean: array(found.mean),
             var: array(found.variance),
             gamma: array(found.gamma),

@@ -226,9 +226,9 @@ class ValidateResult(Result):
         ("BatchNorm", "node"),
         ("channels", "channels"),
         ("drifted", "drifted"),
-        ("max |Δμ|/σ", "max_mean_drift"),
-        ("max |ln σ²|", "max_var_drift"),
-        ("max KL", "max_kl"),
+        ("max |Δμ|/σ", "mean_drift.max"),
+        ("max |ln σ²|", "var_drift.max"),
+        ("max KL", "kl.max"),
     )
 
     @property
@@ -268,7 +268,12 @@ class DiffResult(Result):
     """What changed between two checkpoints: ``bnkit.diff/1``."""
 
     _rows_key = "changed"
-    _columns = (("tensor", "name"),)
+    _columns = (
+        ("tensor", "name"),
+        ("changed", "elements.changed"),
+        ("max |Δ|", "elements.max_abs"),
+        ("max relative", "elements.max_rel"),
+    )
 
     def _title(self) -> str:
         summary = self._data["summary"]

@@ -5,6 +5,7 @@ use std::path::Path;
 use bnkit_model::safetensors::StateDict;
 
 use crate::calibrate::Selection;
+use crate::calibrate::exports;
 use crate::calibrate::modules::survey;
 use crate::calibrate::report::LayerName;
 use crate::checkpoint::{Checkpoint, Content};
@@ -18,6 +19,10 @@ use crate::{Error, Result};
 pub struct LayerParameters {
     /// Which.
     pub layer: LayerName,
+    /// The tensor that the mean is in.
+    pub mean_name: String,
+    /// The tensor that the variance is in.
+    pub variance_name: String,
     /// The running mean μ.
     pub mean: Vec<f64>,
     /// The running variance σ².
@@ -43,9 +48,13 @@ pub fn parameters(path: &Path, selection: &Selection) -> Result<Vec<LayerParamet
             let modules = survey(model, selection).map_err(|error| error.in_file(path))?;
             let found = modules.into_iter().filter(|module| module.chosen);
             let found = found.filter_map(|module| {
+                let [mean_name, variance_name] =
+                    [0, 1].map(|which| exports::name(model, &module, which));
                 let stored = module.stored.ok()?;
                 Some(LayerParameters {
                     layer: module.name,
+                    mean_name,
+                    variance_name,
                     mean: stored.mean,
                     variance: stored.variance,
                     gamma: stored.scale,
@@ -79,6 +88,8 @@ fn of_group(dict: &StateDict, group: &BatchNormGroup) -> Result<LayerParameters>
             scope: String::new(),
             channels: group.channels,
         },
+        mean_name: group.mean.clone(),
+        variance_name: group.variance.clone(),
         mean: vector(dict, &group.mean)?.1,
         variance: vector(dict, &group.variance)?.1,
         gamma: read(&group.gamma, 1.0)?,
