@@ -168,7 +168,7 @@ def depth_bombs():
         fold=2,
         **NO_RUN,
     )
-    write("depth_chain.onnx", chain(4000), "a weight behind 4000 Identity nodes", "model", code=0, fold=2)
+    write("depth_chain.onnx", chain(4000), "a weight behind 4000 Identity nodes", "model", code=0)
 
 
 def chain(length):

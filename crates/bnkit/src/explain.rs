@@ -122,7 +122,8 @@ What to do: nothing is wrong with the model; the BatchNorm stays.",
         "dtype",
         "the constant is not of a float type",
         "\
-Only f16, bf16, f32 and f64 constants absorb an affine.",
+Only f16, bf16, f32 and f64 constants absorb an affine, and those that are multiplied or added have one type: a weight of float16
+beside data of float32 is no model that an engine loads.",
     ),
     entry(
         Refusal,
@@ -139,6 +140,17 @@ The BatchNorm normalises an input of the graph, and what reads it cannot absorb 
 Folding changes the values between the absorbing operator and the BatchNorm. One of them is returned to the caller.
 
 What to do: if that output is not needed, remove it from the graph before folding.",
+    ),
+    entry(
+        Refusal,
+        "malformed-operator",
+        "an operator contradicts itself",
+        "\
+Its attributes do not go together, or with its weight: a kernel_shape that is not the weight's, strides for three axes of two, an
+auto_pad that does not exist, more inputs than the operator has. No engine runs such a node, so there is nothing that a fold could
+be equal to.
+
+What to do: see how the model was made; `onnx.checker.check_model(path, full_check=True)` names more.",
     ),
     entry(
         Refusal,
@@ -315,6 +327,16 @@ What to do: store the weights of this layer as bfloat16 or float32.",
         "the data has no channel axis",
         "\
 BatchNorm's channel is axis 1, and the data has one axis only.",
+    ),
+    entry(
+        Refusal,
+        "shape-mismatch",
+        "weight, bias and data do not fit one another",
+        "\
+The data is known to have another rank or another number of channels than the weight wants, or a bias is no vector with one number
+for each output. No engine runs such a node, so there is nothing that a fold could be equal to.
+
+What to do: see whether the declared shape of the graph's input is the one that the model was made for.",
     ),
     entry(
         Refusal,

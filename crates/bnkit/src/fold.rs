@@ -13,6 +13,7 @@ pub(crate) mod absorb;
 mod carry;
 mod context;
 pub(crate) mod merge;
+pub(crate) mod operands;
 mod plan;
 mod walk;
 

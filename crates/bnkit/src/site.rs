@@ -5,6 +5,7 @@ use bnkit_model::{DType, Error};
 
 use crate::affine::Affine;
 use crate::fold::Context;
+use crate::fold::operands::require_slots;
 use crate::refusal::{Answer, Stop};
 use crate::report::{Finding, Refusal, Warning};
 
@@ -107,6 +108,14 @@ impl Parameters {
             return Err(
                 Refusal::new("rank", "the data has one axis: there is no channel axis 1").into(),
             );
+        }
+        require_slots(context, node, (5, 5))?;
+        match context.types.dtype(data) {
+            Some(dtype) if !dtype.is_float() => {
+                let message = format!("the data is {dtype}, not a float type");
+                return Err(Refusal::new("dtype", message).into());
+            }
+            _ => {}
         }
         if let Some(size) = context.types.dim(data, 1)
             && size != channels as u64

@@ -251,7 +251,8 @@ impl<'m> Constants<'m> {
     /// Where `value` comes from, behind any number of Identity nodes.
     fn stored_place(&self, mut value: ValueId) -> Result<Place<'m>, NotConstant> {
         let start = value;
-        for _ in 0..=MAX_DEPTH {
+        // In a graph without cycles that is enough for any chain, and in one with a cycle it ends.
+        for _ in 0..=self.model.node_count() {
             let place = self.place(value)?;
             match place {
                 Place::Node(id) if self.model.node(id).op_type == "Identity" => {
@@ -261,10 +262,7 @@ impl<'m> Constants<'m> {
                 place => return Ok(place),
             }
         }
-        Err(self.wrong(
-            start,
-            &format!("it lies behind more than {MAX_DEPTH} Identity nodes"),
-        ))
+        Err(NotConstant::Computed { value: start })
     }
 
     /// The operands of a node whose elements an evaluation needs: none where a type or a shape is all that counts.

@@ -23,6 +23,8 @@ pub(crate) use quantised::{EXPLANATIONS as QUANTISED, require_foldable};
 pub(crate) struct Absorber {
     /// The operator, of ONNX's own domain.
     pub op_type: &'static str,
+    /// How many inputs and outputs it has at most.
+    pub slots: (usize, usize),
     /// What `bnkit explain` says; its code is the rule's name in reports.
     pub rule: Explanation,
     /// The affine stands behind the operator.

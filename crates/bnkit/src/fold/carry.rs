@@ -39,6 +39,8 @@ pub(crate) type Pass = fn(&Context<'_>, NodeId, usize, &Affine) -> Answer<Vec<Wa
 pub(crate) struct Carrier {
     /// The operator, of ONNX's own domain.
     pub op_type: &'static str,
+    /// How many inputs and outputs it has at most.
+    pub slots: (usize, usize),
     /// From an output slot to input slots: the ways to try, in order.
     pub backward: Pass,
     /// From an input slot to output slots.

@@ -211,7 +211,11 @@ impl<'m> Context<'m> {
         factors: Vec<f64>,
     ) -> Answer<Option<NewTensor>> {
         if factors.iter().all(|&factor| factor == 1.0) {
-            return Ok(None);
+            // Nothing to write; but what NaN or infinity computes proves nothing about the rest of the fold.
+            return match self.model.magnitude(tensor)?.finite {
+                true => Ok(None),
+                false => refuse("range", "the weight has NaN or infinite elements"),
+            };
         }
         let mut recipe = match &tensor.payload {
             Payload::Computed(recipe) => Recipe::clone(recipe),

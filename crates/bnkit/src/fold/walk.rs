@@ -9,6 +9,7 @@ use bnkit_model::onnx::{Edit, Model, NodeId, Origin, Use, ValueId};
 use super::absorb::{self, Absorber, Absorption};
 use super::carry::{Way, carrier, joins_branches};
 use super::context::Context;
+use super::operands::require_slots;
 use crate::affine::Affine;
 use crate::refusal::{Answer, Stop, refuse};
 use crate::report::Refusal;
@@ -163,6 +164,7 @@ fn back(
     if slot == 0
         && let Some(absorber) = absorber(context, node)
     {
+        require_slots(context, node, absorber.slots)?;
         let absorption = (absorber.output)(context, node, affine)?;
         let rest = absorption.rest.clone();
         let data_slot = absorption.data_slot;
@@ -186,6 +188,7 @@ fn back(
     let Some(carrier) = carrier(context, node) else {
         return Err(not_an_absorber(context.model, node));
     };
+    require_slots(context, node, carrier.slots)?;
     let ways = (carrier.backward)(context, node, slot, affine)?;
     journey.pass(node);
     let (arrivals, via) = (journey.arrivals.len(), journey.via.len());
@@ -271,6 +274,7 @@ fn forth(
         }
         is_read = true;
         if let Some(absorber) = absorber(context, node) {
+            require_slots(context, node, absorber.slots)?;
             let absorption = (absorber.input)(context, node, slot, affine)?;
             let arrival = Arrival {
                 node,
@@ -286,6 +290,7 @@ fn forth(
         let Some(carrier) = carrier(context, node) else {
             return Err(not_an_absorber(context.model, node));
         };
+        require_slots(context, node, carrier.slots)?;
         let ways = (carrier.forward)(context, node, slot, affine)?;
         let way = ways.into_iter().next().unwrap_or_default();
         journey.pass(node);

@@ -52,7 +52,13 @@ impl Loader<'_> {
                 let attribute = self
                     .attribute(window, field, *id, opsets, depth)
                     .map_err(place)?;
-                self.model.nodes[id.index()].attributes.push(attribute);
+                let attributes = &mut self.model.nodes[id.index()].attributes;
+                // Of two, one reader takes the first and the next one the last: nobody could say what the node computes.
+                if attributes.iter().any(|other| other.name == attribute.name) {
+                    let message = format!("has the attribute \"{}\" twice", attribute.name);
+                    return Err(place(Error::invalid(message)));
+                }
+                attributes.push(attribute);
             }
         }
         Ok(())

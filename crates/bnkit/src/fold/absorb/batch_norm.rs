@@ -10,6 +10,7 @@ use crate::site::Parameters;
 
 pub(super) const BATCH_NORM: Absorber = Absorber {
     op_type: "BatchNormalization",
+    slots: (5, 1),
     rule: rule(
         "into-batch-norm",
         "into the scale and bias of another BatchNorm",

@@ -7,6 +7,7 @@ use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::explain::Explanation;
 use crate::fold::context::Context;
+use crate::fold::operands::{require_slots, require_type};
 use crate::refusal::{Answer, refuse};
 use crate::report::Refusal;
 use crate::route::Part;
@@ -29,6 +30,7 @@ macro_rules! absorber {
     ($name:ident, $op:literal) => {
         pub(super) const $name: Absorber = Absorber {
             op_type: $op,
+            slots: (2, 1),
             rule: RULE,
             output: behind,
             input: before,
@@ -58,6 +60,7 @@ impl Binary {
 }
 
 fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer<Binary> {
+    require_slots(context, node, (2, 1))?;
     let constants = context.constants();
     let is_constant = |slot| {
         context
@@ -87,6 +90,7 @@ fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer
         return refuse("weight-not-constant", "a side is missing");
     };
     let data = context.input(node, data_slot)?;
+    require_type(context, node, data, dtype)?;
     let rank = context.types.rank(data);
     let describe = || context.model.describe(node);
     let first = first_axis(context, node, constant_slot, constant.dims.len(), rank)?;

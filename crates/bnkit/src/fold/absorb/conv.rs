@@ -6,11 +6,13 @@ use super::quantised::{self, put_bias, scale_weight};
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::fold::context::Context;
+use crate::fold::operands::{convolution, mismatch};
 use crate::refusal::{Answer, refuse};
 use crate::report::Refusal;
 
 pub(super) const CONV: Absorber = Absorber {
     op_type: "Conv",
+    slots: (3, 1),
     rule: rule(
         "into-conv",
         "into the weight and bias of a Conv",
@@ -37,26 +39,12 @@ struct Shape {
 }
 
 fn shape(context: &Context<'_>, node: NodeId, weight: &TensorDef) -> Answer<Shape> {
-    let broken =
-        |message: String| bnkit_model::Error::invalid(message).at(context.model.describe(node));
-    let [outputs, inputs_per_group, kernel @ ..] = weight.dims.as_slice() else {
-        return Err(broken(format!("the weight has shape {:?}", weight.dims)).into());
-    };
-    if kernel.is_empty() {
-        return Err(broken(format!("the weight has shape {:?}, no kernel", weight.dims)).into());
-    }
-    let groups = usize::try_from(context.int(node, "group", 1)?).unwrap_or(0);
-    if groups == 0 || outputs % groups != 0 {
-        return Err(broken(format!(
-            "{outputs} output channels do not divide into {groups} groups"
-        ))
-        .into());
-    }
+    let found = convolution(context, node, weight)?;
     Ok(Shape {
-        outputs: *outputs,
-        inputs_per_group: *inputs_per_group,
-        groups,
-        kernel: kernel.to_vec(),
+        outputs: found.first,
+        inputs_per_group: found.second,
+        groups: found.groups,
+        kernel: found.kernel,
     })
 }
 
@@ -107,15 +95,28 @@ pub(super) fn bias(
     };
     // One row of `channels` values has as many, but no bias has two axes.
     if bias.dims != [channels] {
-        let message = format!(
-            "expected a bias of {channels} channels, found shape {:?}",
-            bias.dims
-        );
-        return Err(bnkit_model::Error::invalid(message)
-            .at(context.model.describe(node))
-            .into());
+        let what = format!("has a bias of shape {:?}, expected [{channels}]", bias.dims);
+        return Err(mismatch(context, node, what));
+    }
+    if bias.values.iter().any(|value| !value.is_finite()) {
+        return refuse("range", "the bias has NaN or infinite elements");
     }
     Ok(Some(bias.values))
+}
+
+/// Refuses a constant bias that cannot be what it should be, where the fold leaves it alone. One that is computed may be
+/// anything.
+pub(super) fn require_known_bias(
+    context: &Context<'_>,
+    node: NodeId,
+    channels: usize,
+) -> Answer<()> {
+    match context.model.node(node).input(2) {
+        Some(value) if context.constants().is_constant(value) => {
+            bias(context, node, channels).map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> Answer<Absorption> {
@@ -131,6 +132,7 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
     if !affine.has_no_shift() {
         require_no_pads(context, node, &shape)?;
     }
+    require_known_bias(context, node, shape.outputs)?;
     let outputs_per_group = shape.outputs / shape.groups;
     let channel = |row: usize| {
         let (output, input) = (row / shape.inputs_per_group, row % shape.inputs_per_group);

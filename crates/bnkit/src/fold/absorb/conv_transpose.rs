@@ -2,16 +2,18 @@
 
 use bnkit_model::onnx::{NodeId, TensorDef};
 
-use super::conv::{bias, scale_and_shift_bias};
+use super::conv::{bias, require_known_bias, scale_and_shift_bias};
 use super::quantised::{put_bias, scale_weight};
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::fold::context::Context;
+use crate::fold::operands::convolution;
 use crate::refusal::{Answer, refuse};
 use crate::report::Refusal;
 
 pub(super) const CONV_TRANSPOSE: Absorber = Absorber {
     op_type: "ConvTranspose",
+    slots: (3, 1),
     rule: rule(
         "into-conv-transpose",
         "into the weight and bias of a ConvTranspose",
@@ -51,26 +53,12 @@ impl Shape {
 }
 
 fn shape(context: &Context<'_>, node: NodeId, weight: &TensorDef) -> Answer<Shape> {
-    let broken =
-        |message: String| bnkit_model::Error::invalid(message).at(context.model.describe(node));
-    let [inputs, outputs_per_group, kernel @ ..] = weight.dims.as_slice() else {
-        return Err(broken(format!("the weight has shape {:?}", weight.dims)).into());
-    };
-    if kernel.is_empty() {
-        return Err(broken(format!("the weight has shape {:?}, no kernel", weight.dims)).into());
-    }
-    let groups = usize::try_from(context.int(node, "group", 1)?).unwrap_or(0);
-    if groups == 0 || inputs % groups != 0 || *inputs == 0 || *outputs_per_group == 0 {
-        return Err(broken(format!(
-            "{inputs} input channels do not divide into {groups} groups"
-        ))
-        .into());
-    }
+    let found = convolution(context, node, weight)?;
     Ok(Shape {
-        inputs: *inputs,
-        outputs_per_group: *outputs_per_group,
-        groups,
-        kernel: kernel.to_vec(),
+        inputs: found.first,
+        outputs_per_group: found.second,
+        groups: found.groups,
+        kernel: found.kernel,
     })
 }
 
@@ -99,6 +87,7 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
     let weight = context.weight(node, 1)?;
     let shape = shape(context, node, &weight)?;
     let affine = context.expect(node, affine, 1, shape.inputs)?;
+    require_known_bias(context, node, shape.outputs())?;
     let inner: usize = shape.kernel.iter().product();
     let mut edits = Vec::new();
     let per_input = shape.outputs_per_group * inner;

@@ -6,10 +6,12 @@ use super::quantised::{self, put_bias, scale_weight};
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::fold::context::Context;
+use crate::fold::operands::{mismatch, require_declared, require_size, require_type};
 use crate::refusal::{Answer, refuse};
 
 pub(super) const GEMM: Absorber = Absorber {
     op_type: "Gemm",
+    slots: (3, 1),
     rule: rule(
         "into-gemm",
         "into B and C of a Gemm",
@@ -58,13 +60,23 @@ impl Gemm {
 
 fn read(context: &Context<'_>, node: NodeId) -> Answer<Gemm> {
     let b = context.weight(node, 1)?;
+    require_declared(context, node, 1, &b)?;
     let transposed = context.int(node, "transB", 0)? != 0;
     let [outer, inner] = *b.dims.as_slice() else {
-        let message = format!("B has shape {:?}, expected two axes", b.dims);
-        return Err(bnkit_model::Error::invalid(message)
-            .at(context.model.describe(node))
-            .into());
+        let what = format!("has a B of shape {:?}, expected two axes", b.dims);
+        return Err(mismatch(context, node, what));
     };
+    let data = context.input(node, 0)?;
+    if let Some(rank) = context.types.rank(data)
+        && rank != 2
+    {
+        let what = format!("has an A of {rank} axes, expected two");
+        return Err(mismatch(context, node, what));
+    }
+    let contracted = usize::from(context.int(node, "transA", 0)? == 0);
+    let count = if transposed { inner } else { outer };
+    require_size(context, node, data, (contracted, count))?;
+    require_type(context, node, data, b.dtype)?;
     Ok(Gemm {
         b,
         inner,
@@ -163,10 +175,8 @@ fn new_addend(
         _ => return refuse("broadcast", format!("C has shape {dims:?}")),
     };
     if width != 1 && width != columns {
-        let message = format!("C has shape {dims:?}, expected {columns} columns");
-        return Err(bnkit_model::Error::invalid(message)
-            .at(context.model.describe(node))
-            .into());
+        let what = format!("has a C of shape {dims:?}, expected {columns} columns");
+        return Err(mismatch(context, node, what));
     }
     let at = |row: usize, column: usize| {
         gemm.beta * values[row * width + if width == 1 { 0 } else { column }]

@@ -6,10 +6,12 @@ use super::quantised::scale_weight;
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::fold::context::Context;
+use crate::fold::operands::{require_declared, require_size, require_type};
 use crate::refusal::{Answer, refuse};
 
 pub(super) const MATMUL: Absorber = Absorber {
     op_type: "MatMul",
+    slots: (2, 1),
     rule: rule(
         "into-matmul",
         "into the constant matrix of a MatMul",
@@ -40,7 +42,8 @@ struct MatMul {
 fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer<MatMul> {
     let constants = context.constants();
     let matrix_slot = match data_slot {
-        Some(slot) => 1 - slot,
+        // There are two operands, whatever the file says.
+        Some(slot) => usize::from(slot == 0),
         None if context
             .model
             .node(node)
@@ -52,6 +55,7 @@ fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer
         None => 0,
     };
     let matrix = context.weight(node, matrix_slot)?;
+    require_declared(context, node, matrix_slot, &matrix)?;
     let data_slot = 1 - matrix_slot;
     let data = context.input(node, data_slot)?;
     if matrix.dims.len() != 2 {
@@ -79,6 +83,12 @@ fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer
             format!("{} multiplies a vector", context.model.describe(node)),
         );
     }
+    let (axis, count) = match matrix_slot {
+        1 => (rank - 1, matrix.dims[0]),
+        _ => (rank - 2, matrix.dims[1]),
+    };
+    require_size(context, node, data, (axis, count))?;
+    require_type(context, node, data, matrix.dtype)?;
     Ok(MatMul {
         matrix,
         matrix_slot,

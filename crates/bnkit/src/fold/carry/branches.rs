@@ -12,11 +12,13 @@ use crate::refusal::Answer;
 
 pub(super) const ADD: Carrier = Carrier {
     op_type: "Add",
+    slots: (2, 1),
     backward: |context, node, _, affine| backward(context, node, affine, 1.0),
     forward,
 };
 pub(super) const SUB: Carrier = Carrier {
     op_type: "Sub",
+    slots: (2, 1),
     backward: |context, node, _, affine| backward(context, node, affine, -1.0),
     forward,
 };

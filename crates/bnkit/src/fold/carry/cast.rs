@@ -13,6 +13,7 @@ use crate::refusal::Answer;
 
 pub(super) const CAST: Carrier = Carrier {
     op_type: "Cast",
+    slots: (1, 1),
     backward,
     forward,
 };

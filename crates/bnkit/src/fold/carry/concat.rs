@@ -14,6 +14,7 @@ use crate::refusal::Answer;
 
 pub(super) const CONCAT: Carrier = Carrier {
     op_type: "Concat",
+    slots: (usize::MAX, 1),
     backward,
     forward,
 };

@@ -13,6 +13,7 @@ use crate::refusal::Answer;
 
 pub(super) const DEPTH_TO_SPACE: Carrier = Carrier {
     op_type: "DepthToSpace",
+    slots: (1, 1),
     backward: |context, node, _, affine| {
         let order = order(context, node)?;
         to_depth(context, node, affine, order)
@@ -26,6 +27,7 @@ pub(super) const DEPTH_TO_SPACE: Carrier = Carrier {
 };
 pub(super) const SPACE_TO_DEPTH: Carrier = Carrier {
     op_type: "SpaceToDepth",
+    slots: (1, 1),
     backward: |context, node, _, affine| to_space(context, node, affine, Order::Columns),
     forward: |context, node, slot, affine| {
         require_data(context, node, slot)?;

@@ -12,6 +12,7 @@ use crate::refusal::Answer;
 
 pub(super) const GATHER: Carrier = Carrier {
     op_type: "Gather",
+    slots: (2, 1),
     backward,
     forward,
 };

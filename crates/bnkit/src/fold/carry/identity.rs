@@ -10,11 +10,13 @@ use crate::refusal::{Answer, refuse};
 
 pub(super) const IDENTITY: Carrier = Carrier {
     op_type: "Identity",
+    slots: (1, 1),
     backward: identity,
     forward: identity,
 };
 pub(super) const DROPOUT: Carrier = Carrier {
     op_type: "Dropout",
+    slots: (3, 2),
     backward: dropout,
     forward: dropout,
 };

@@ -5,10 +5,12 @@ use bnkit_model::onnx::NodeId;
 use super::{Carrier, Way, through};
 use crate::affine::Affine;
 use crate::fold::context::Context;
+use crate::fold::operands::malformed;
 use crate::refusal::{Answer, refuse};
 
 pub(super) const PAD: Carrier = Carrier {
     op_type: "Pad",
+    slots: (4, 1),
     backward,
     forward,
 };
@@ -115,24 +117,23 @@ fn pairs(
     axes: Option<&[i64]>,
     rank: usize,
 ) -> Answer<Vec<(i64, i64)>> {
-    let broken = || -> crate::refusal::Stop {
-        bnkit_model::Error::invalid(format!("pads {pads:?} do not fit {rank} axes"))
-            .at(context.model.describe(node))
-            .into()
-    };
+    let broken = || malformed(context, node, format!("has pads {pads:?} for {rank} axes"));
     let all: Vec<i64> = (0..rank as i64).collect();
     let axes = axes.unwrap_or(&all);
     if pads.len() != 2 * axes.len() {
         return Err(broken());
     }
-    let mut result = vec![(0, 0); rank];
+    let mut result = vec![None; rank];
     for (at, &axis) in axes.iter().enumerate() {
         let axis = if axis < 0 { axis + rank as i64 } else { axis };
         let slot = usize::try_from(axis)
             .ok()
             .and_then(|axis| result.get_mut(axis))
             .ok_or_else(broken)?;
-        *slot = (pads[at], pads[at + axes.len()]);
+        // An axis that is named twice has no one padding.
+        if slot.replace((pads[at], pads[at + axes.len()])).is_some() {
+            return Err(broken());
+        }
     }
-    Ok(result)
+    Ok(result.into_iter().map(Option::unwrap_or_default).collect())
 }

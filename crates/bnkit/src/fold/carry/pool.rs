@@ -13,25 +13,30 @@ use super::{
 };
 use crate::affine::Affine;
 use crate::fold::context::Context;
+use crate::fold::operands::require_window;
 use crate::refusal::Answer;
 
 pub(super) const AVERAGE_POOL: Carrier = Carrier {
     op_type: "AveragePool",
+    slots: (1, 1),
     backward: average,
     forward: average,
 };
 pub(super) const GLOBAL_AVERAGE_POOL: Carrier = Carrier {
     op_type: "GlobalAveragePool",
+    slots: (1, 1),
     backward: global_average,
     forward: global_average,
 };
 pub(super) const MAX_POOL: Carrier = Carrier {
     op_type: "MaxPool",
+    slots: (1, 2),
     backward: maximum,
     forward: maximum,
 };
 pub(super) const GLOBAL_MAX_POOL: Carrier = Carrier {
     op_type: "GlobalMaxPool",
+    slots: (1, 1),
     backward: global_maximum,
     forward: global_maximum,
 };
@@ -50,6 +55,7 @@ fn global_average(
 fn average(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> Answer<Vec<Way>> {
     require_data(context, node, slot)?;
     require_not_spatial(context, node, affine)?;
+    require_window(context, node, None)?;
     if affine.has_no_shift() {
         return through(affine.clone());
     }
@@ -100,6 +106,7 @@ fn maximum(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) ->
     require_data(context, node, slot)?;
     require_not_spatial(context, node, affine)?;
     require_no_negative_scale(context, node, affine)?;
+    require_window(context, node, None)?;
     let indices = context.model.node(node).output(1);
     let are_read = indices.is_some_and(|value| !context.model.value(value).uses.is_empty());
     if are_read {

@@ -11,16 +11,19 @@ use crate::refusal::Answer;
 
 pub(super) const RELU: Carrier = Carrier {
     op_type: "Relu",
+    slots: (1, 1),
     backward: pass,
     forward: pass,
 };
 pub(super) const LEAKY_RELU: Carrier = Carrier {
     op_type: "LeakyRelu",
+    slots: (1, 1),
     backward: pass,
     forward: pass,
 };
 pub(super) const PRELU: Carrier = Carrier {
     op_type: "PRelu",
+    slots: (2, 1),
     backward: parametric,
     forward: parametric,
 };

@@ -9,6 +9,7 @@ use crate::refusal::Answer;
 
 pub(super) const REDUCE_MEAN: Carrier = Carrier {
     op_type: "ReduceMean",
+    slots: (2, 1),
     backward,
     forward,
 };

@@ -12,21 +12,25 @@ use crate::refusal::{Answer, refuse};
 
 pub(super) const FLATTEN: Carrier = Carrier {
     op_type: "Flatten",
+    slots: (1, 1),
     backward,
     forward,
 };
 pub(super) const RESHAPE: Carrier = Carrier {
     op_type: "Reshape",
+    slots: (2, 1),
     backward,
     forward,
 };
 pub(super) const SQUEEZE: Carrier = Carrier {
     op_type: "Squeeze",
+    slots: (2, 1),
     backward,
     forward,
 };
 pub(super) const UNSQUEEZE: Carrier = Carrier {
     op_type: "Unsqueeze",
+    slots: (2, 1),
     backward,
     forward,
 };

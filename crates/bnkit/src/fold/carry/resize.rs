@@ -14,11 +14,13 @@ use crate::refusal::Answer;
 
 pub(super) const RESIZE: Carrier = Carrier {
     op_type: "Resize",
+    slots: (4, 1),
     backward: resize,
     forward: resize,
 };
 pub(super) const UPSAMPLE: Carrier = Carrier {
     op_type: "Upsample",
+    slots: (2, 1),
     backward: upsample,
     forward: upsample,
 };

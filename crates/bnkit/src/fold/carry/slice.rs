@@ -12,6 +12,7 @@ use crate::refusal::Answer;
 
 pub(super) const SLICE: Carrier = Carrier {
     op_type: "Slice",
+    slots: (5, 1),
     backward,
     forward,
 };

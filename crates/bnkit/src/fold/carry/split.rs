@@ -12,6 +12,7 @@ use crate::refusal::Answer;
 
 pub(super) const SPLIT: Carrier = Carrier {
     op_type: "Split",
+    slots: (2, usize::MAX),
     backward,
     forward,
 };

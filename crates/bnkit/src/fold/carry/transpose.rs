@@ -5,10 +5,12 @@ use bnkit_model::onnx::NodeId;
 use super::{Carrier, Way, through};
 use crate::affine::Affine;
 use crate::fold::context::Context;
+use crate::fold::operands::malformed;
 use crate::refusal::{Answer, refuse};
 
 pub(super) const TRANSPOSE: Carrier = Carrier {
     op_type: "Transpose",
+    slots: (1, 1),
     backward,
     forward,
 };
@@ -26,13 +28,13 @@ fn permutation(context: &Context<'_>, node: NodeId) -> Answer<Vec<usize>> {
                 *seen = true;
             }
         }
-        return if axes.len() == perm.len() && seen.into_iter().all(|seen| seen) {
+        let rank = context.types.rank(context.input(node, 0)?);
+        let fits = rank.is_none_or(|rank| rank == perm.len());
+        return if fits && axes.len() == perm.len() && seen.into_iter().all(|seen| seen) {
             Ok(axes)
         } else {
-            let message = format!("perm {perm:?} is no permutation");
-            Err(bnkit_model::Error::invalid(message)
-                .at(context.model.describe(node))
-                .into())
+            let what = format!("has perm {perm:?}, which is no permutation of its axes");
+            Err(malformed(context, node, what))
         };
     }
     match context.types.rank(context.input(node, 0)?) {

@@ -7,7 +7,8 @@ use bnkit_model::onnx::{NodeId, ValueId};
 use super::window::{Window, windows};
 use crate::affine::Affine;
 use crate::fold::context::Context;
-use crate::refusal::{Answer, Stop, refuse};
+use crate::fold::operands::{convolution, mismatch};
+use crate::refusal::{Answer, refuse};
 use crate::report::Refusal;
 
 /// A convolution: Y\[o\] = Σ W\[o,i,k\]·X\[group(o)·I + i, …\] + B\[o\].
@@ -65,41 +66,31 @@ pub(super) fn volume(windows: &[Window]) -> usize {
 impl Kernel {
     /// What a Conv computes.
     pub(super) fn of_conv(context: &Context<'_>, node: NodeId) -> Answer<Self> {
-        let broken = |message: String| -> Stop {
-            bnkit_model::Error::invalid(message)
-                .at(context.model.describe(node))
-                .into()
-        };
         require_plain(context, node)?;
         let definition = context.weight(node, 1)?;
-        let [outputs, inputs, taps @ ..] = definition.dims.as_slice() else {
-            return Err(broken(format!(
-                "the weight has shape {:?}",
-                definition.dims
-            )));
-        };
-        let groups = usize::try_from(context.int(node, "group", 1)?).unwrap_or(0);
-        if groups == 0 || outputs % groups != 0 || taps.is_empty() {
-            return Err(broken(format!(
-                "a weight of shape {:?} in {groups} groups",
-                definition.dims
-            )));
-        }
+        let shape = convolution(context, node, &definition)?;
         let input = context.input(node, 0)?;
-        let windows = windows(context, node, taps, input)?;
+        let windows = windows(context, node, &shape.kernel, input)?;
         let weight = context.optional(node, 1)?.map(|dense| dense.values);
-        let bias = context.optional(node, 2)?.map(|dense| dense.values);
-        if bias.as_ref().is_some_and(|bias| bias.len() != *outputs) {
-            return Err(broken(format!("expected a bias of {outputs} channels")));
+        let bias = context.optional(node, 2)?;
+        if let Some(bias) = &bias
+            && bias.dims != [shape.first]
+        {
+            let what = format!(
+                "has a bias of shape {:?}, expected [{}]",
+                bias.dims, shape.first
+            );
+            return Err(mismatch(context, node, what));
         }
+        let bias = bias.map(|dense| dense.values);
         Ok(Self {
-            outputs: *outputs,
-            inputs: *inputs,
-            groups,
+            outputs: shape.first,
+            inputs: shape.second,
+            groups: shape.groups,
             dtype: definition.dtype,
             weight: weight.unwrap_or_default(),
             has_bias: bias.is_some(),
-            bias: bias.unwrap_or_else(|| vec![0.0; *outputs]),
+            bias: bias.unwrap_or_else(|| vec![0.0; shape.first]),
             windows,
         })
     }

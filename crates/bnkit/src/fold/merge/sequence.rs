@@ -8,6 +8,7 @@ use bnkit_model::onnx::{Edit, NodeId};
 use super::kernel::{Kernel, volume};
 use super::tree::only_reader;
 use super::{Ground, Merging, Outcome, into_conv, positions};
+use crate::fold::operands::convolution;
 use crate::refusal::{Answer, Stop};
 use crate::report::Refusal;
 use crate::route::Merged;
@@ -58,6 +59,7 @@ fn pair(ground: &Ground<'_>, first: NodeId, second: NodeId) -> Answer<Option<Mer
     ground.require_shallow(second)?;
     // What it costs is known without reading the weights.
     let two = context.weight(second, 1)?;
+    convolution(context, second, &two)?;
     let (one_size, two_size) = (one.len(), two.len());
     let size = two.dims[0].saturating_mul(one.dims[1]);
     let size = two.dims[2..]

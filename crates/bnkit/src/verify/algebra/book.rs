@@ -57,11 +57,31 @@ impl<'m> Book<'m> {
     }
 
     pub(super) fn is_constant(&self, value: ValueId) -> bool {
-        self.constants().is_constant(value)
+        self.constants().is_constant(self.behind_dropout(value))
+    }
+
+    /// What `value` is in eval mode, where an Identity or a Dropout gives what it reads. A Dropout that a third input may
+    /// switch on is left alone.
+    pub(super) fn behind_dropout(&self, value: ValueId) -> ValueId {
+        let mut behind = value;
+        // A cycle ends, too.
+        for _ in 0..=self.model.node_count() {
+            let Some((id, 0)) = self.model.producer(behind) else {
+                break;
+            };
+            let node = self.model.node(id);
+            let passes = node.is("Identity") || (node.is("Dropout") && node.inputs.len() < 3);
+            let Some(input) = node.input(0).filter(|_| passes) else {
+                break;
+            };
+            behind = input;
+        }
+        behind
     }
 
     fn header(&self, value: ValueId) -> Answer<TensorDef> {
-        self.constants().tensor(value).map_err(|why| match why {
+        let constant = self.constants().tensor(self.behind_dropout(value));
+        constant.map_err(|why| match why {
             NotConstant::Unreadable(error) => Trouble::Unreadable(error),
             why => {
                 let name = &self.model.value(value).name;

@@ -132,14 +132,15 @@ pub(super) fn check(
     }
 }
 
-/// The constant of two operands, if just one of them is constant.
+/// The constant of two operands, the second if both are.
 fn constant(book: &Book<'_>, operands: [Option<ValueId>; 2]) -> Option<ValueId> {
     let [first, second] = operands;
     let (first, second) = (first?, second?);
     match (book.is_constant(first), book.is_constant(second)) {
         (true, false) => Some(first),
-        (false, true) => Some(second),
-        _ => None,
+        // What the BatchNorm read may be a constant, too; a rest reads it first.
+        (_, true) => Some(second),
+        (false, false) => None,
     }
 }
 
