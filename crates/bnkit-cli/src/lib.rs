@@ -2,7 +2,7 @@
 //!
 //! A library with one function, so that a program and a Python package can be the same command.
 //!
-//! Three thin layers: [`args`] says what may be asked, [`commands`] asks the library, [`mod@print`] says the answer. Nothing
+//! Three thin layers: `args` says what may be asked, `commands` asks the library, `print` says the answer. Nothing
 //! here computes anything about a model.
 
 mod args;
