@@ -38,6 +38,7 @@ pub use error::{EngineError, Result};
 pub use flow::{Jump, jumps, value_names};
 pub use moments::Moments;
 pub use perturb::Perturbation;
+pub use quiet::catch_panic;
 pub use session::{LoadOptions, Precision, Session};
 pub use spec::{Dim, InputSpec, inputs, outputs};
 pub use train::{BatchRun, GivenStatistics, Norm, Sample, Statistics, TrainOptions, Trainer};

@@ -13,8 +13,16 @@ thread_local! {
     static CAUGHT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs `work`; a panic in it becomes `Err` with the panic's message.
+/// Runs `work` of tract's; a panic in it becomes `Err` with a message that says so.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_panic(work).map_err(|text| format!("the engine panicked: {text}"))
+}
+
+/// Runs `work`, and prints nothing if it panics: for code of others that panics on some inputs where it should return an error.
+///
+/// # Errors
+/// The message of the panic.
+pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let previous = std::panic::take_hook();
@@ -39,7 +47,7 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let text = CAUGHT
         .with(|caught| caught.replace(outer))
         .unwrap_or_default();
-    result.map_err(|_| format!("the engine panicked: {text}"))
+    result.map_err(|_| text)
 }
 
 #[cfg(test)]

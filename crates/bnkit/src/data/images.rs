@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bnkit_engine::catch_panic;
 use bnkit_model::{Error, Limits, Result};
 use image::ImageReader;
 
@@ -66,7 +67,13 @@ impl Images {
             );
             return Err(Error::invalid(message).in_file(path));
         }
-        let image = open()?.decode().map_err(unreadable)?;
+        let reader = open()?;
+        // The decoder of PNG panics on some damaged files.
+        let image = catch_panic(|| reader.decode())
+            .map_err(|panic| {
+                Error::invalid(format!("not a readable image: {panic}")).in_file(path)
+            })?
+            .map_err(unreadable)?;
         self.preprocess
             .apply(&image.to_rgb8())
             .map_err(|error| error.in_file(path))
