@@ -53,7 +53,7 @@ class Workers:
             count = max(1, int(room / cpus) if cpus > 0 else 1)
         if count < 1 or max_failures < 0:
             raise ValueError("num_workers is at least 1, and max_failures at least 0")
-        self.count, self._max_failures = count, max_failures
+        self.count, self.cpus, self._max_failures = count, cpus, max_failures
         if threads is None:
             threads = max(1, int(cpus))
         settings = {**(actor_options or {}), "num_cpus": cpus, "max_restarts": 0, "max_task_retries": 0}

@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise ImportError("bnkit.ray needs Ray and its data library: pip install bnkit[ray]") from error
 
-from . import Globs, Moments, Path, Recalibrator
+from . import Globs, Moments, Path, Recalibrator, _drift
 from ._errors import Error, InputError
 from ._progress import Callback, Progress
 from ._ray_workers import Workers
@@ -101,10 +101,8 @@ def recalibrate(
     )
     options.update(dropout=dropout, graph=graph)
     driver = Recalibrator(model, fold=fold, hash=hash, **options)
-    with _batches(dataset, batch_size, drop_last, max_batches) as batches:
-        workers = Workers(model, driver, options, num_workers, cpus_per_worker, threads, max_failures, actor_options)
-        _leave_room(dataset, workers.count * cpus_per_worker)
-        _run(driver, workers, batches, progress)
+    cut = (batch_size, drop_last, max_batches)
+    _observe(driver, model, options, dataset, cut, (num_workers, cpus_per_worker, threads, max_failures, actor_options), progress)
     return driver.write(out, force=force)
 
 
@@ -151,14 +149,20 @@ def validate(
     options = dict(method=method, convention=convention, only=only, skip=skip, assume_constant=assume_constant)
     options.update(dropout=dropout, graph=graph)
     driver = Recalibrator(model, hash=hash, **options)
-    drift = {"max_mean_drift": max_mean_drift, "max_var_drift": max_var_drift, "max_kl": max_kl, "worst": worst}
+    drift = _drift(max_mean_drift, max_var_drift, max_kl, worst)
     if method == "ema":
         driver.validate(**drift)  # Which says, before anything is run, why that cannot be.
-    with _batches(dataset, batch_size, drop_last, max_batches) as batches:
-        workers = Workers(model, driver, options, num_workers, cpus_per_worker, threads, max_failures, actor_options)
-        _leave_room(dataset, workers.count * cpus_per_worker)
-        _run(driver, workers, batches, progress)
+    cut = (batch_size, drop_last, max_batches)
+    _observe(driver, model, options, dataset, cut, (num_workers, cpus_per_worker, threads, max_failures, actor_options), progress)
     return driver.validate(**drift)
+
+
+def _observe(driver: Recalibrator, model: Any, options: dict, dataset: Any, cut: tuple, staff: tuple, progress: Progress) -> None:
+    """Brings the driver the moments of all batches: ``cut`` goes to :func:`_batches`, ``staff`` to :class:`Workers`."""
+    with _batches(dataset, *cut) as batches:
+        workers = Workers(model, driver, options, *staff)
+        _leave_room(dataset, workers.count * workers.cpus)
+        _run(driver, workers, batches, progress)
 
 
 @contextlib.contextmanager
@@ -199,7 +203,7 @@ def _leave_room(dataset: Any, taken: float) -> None:
             f"the workers take {taken:g} of {there:g} CPUs, and reading the dataset needs one: if the cluster does not grow, it"
             " waits for ever. Ask for fewer workers, or give dataset.materialize()",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
