@@ -186,6 +186,21 @@ fn a_wrong_number_of_elements_names_the_tensor() {
 }
 
 #[test]
+fn tensors_in_typed_fields_are_the_same_only_where_they_are() {
+    let tensor = |name: &str, value: f32| TensorProto {
+        name: Some(name.to_owned()),
+        float_data: vec![value],
+        ..typed(1, &[1])
+    };
+    let model = open(&constants(vec![tensor("a", 1.0), tensor("b", 2.0)])).unwrap();
+    let [one, other] = defs(&model)[..] else {
+        panic!("two constants");
+    };
+    assert!(one.is_same(&one.clone()));
+    assert!(!one.is_same(other));
+}
+
+#[test]
 fn four_bit_elements_keep_their_bytes() {
     let model = open(&constants(vec![TensorProto {
         int32_data: vec![0x21, 0x03],

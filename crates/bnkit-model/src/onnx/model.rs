@@ -402,7 +402,7 @@ impl TensorDef {
     pub fn is_same(&self, other: &Self) -> bool {
         let same = match (&self.payload, &other.payload) {
             (Payload::Raw(a), Payload::Raw(b)) => a == b,
-            (Payload::Typed, Payload::Typed) => true,
+            (Payload::Typed, Payload::Typed) => self.span.is_some() && self.span == other.span,
             (Payload::External(a), Payload::External(b)) => a == b,
             (Payload::Elsewhere(a), Payload::Elsewhere(b)) => a.is_same(b),
             (Payload::Computed(a), Payload::Computed(b)) => Arc::ptr_eq(a, b),

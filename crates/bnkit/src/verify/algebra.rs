@@ -23,6 +23,7 @@
 //! | `addend` | what a Gemm adds |
 //! | `place`, `response` | where a Conv looks; convolutions by their answer to an impulse |
 //! | `merged` | what several operators became |
+//! | `terms` | sums that gave terms away keep the constants among the others |
 //! | `border` | whether a Conv sees anything but its input |
 //! | `compare` | stored against recomputed |
 //! | `ledger` | the two passes |
@@ -49,6 +50,7 @@ mod quantised;
 mod remainder;
 mod response;
 mod step;
+mod terms;
 mod vector;
 
 #[cfg(test)]

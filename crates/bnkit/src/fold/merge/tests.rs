@@ -112,6 +112,91 @@ fn the_neighbourhood_of_a_merge_shows_that_it_is_wrong() {
     assert_eq!(check(&spoiled(&plan)).failures.len(), 1);
 }
 
+/// Two branches of one input and the input itself, in sums that add constants, too: they move up when the others leave.
+fn sums() -> Net {
+    let weight: Vec<f64> = (0..36).map(|at| f64::from(at % 5) - 2.0).collect();
+    Net::new("x", &[1, 2, 4, 5])
+        .constant("w", &[2, 2, 3, 3], &weight)
+        .constant("u", &[2, 2, 1, 1], &[1.0, 0.5, -0.5, 1.0])
+        .constant("k", &[1, 2, 1, 1], &[0.25, -4.0])
+        .constant("l", &[5], &[1.0, 2.0, 3.0, 4.0, 5.0])
+        .constant("p", &[1, 2, 1, 1], &[3.0, -1.5])
+        .constant("g", &[2], &[2.0, -1.0])
+        .constant("b", &[2], &[0.5, 1.0])
+        .constant("m", &[2], &[1.0, 0.25])
+        .constant("v", &[2], &[0.75, 3.0])
+        .node("Conv", &["x", "w"], "c")
+        .with(attribute("pads", AttributeValue::Ints(vec![1; 4])))
+        .node("Conv", &["x", "u"], "d")
+        .node("Add", &["d", "p"], "e")
+        .node("BatchNormalization", &["e", "g", "b", "m", "v"], "n")
+        .node("Sum", &["x", "k", "l"], "a")
+        .node("Add", &["a", "c"], "s")
+        .node("Add", &["s", "n"], "t")
+        .node("Relu", &["t"], "y")
+        .output("y")
+}
+
+#[test]
+fn sums_keep_the_constants_they_add() {
+    let model = sums().model();
+    let plan = merged(&model);
+    assert_eq!(plan.merges.len(), 1, "{:?}", plan.merges_refused);
+    let convs = plan.apply().nodes().filter(|(_, node)| node.is("Conv"));
+    assert_eq!(convs.count(), 1);
+    let proof = verify::prove(&model, &plan, &options(), &VerifyOptions::default()).unwrap();
+    assert_eq!(proof.verdict, Verdict::Equivalent, "{proof:?}");
+}
+
+#[test]
+fn the_proof_sees_that_a_sum_adds_something_else() {
+    let model = sums().model();
+    for name in ["k", "l"] {
+        let plan = merged(&model);
+        let mut folded = plan.apply().clone();
+        let sums = folded
+            .nodes()
+            .filter(|(_, node)| node.is("Add") || node.is("Sum"));
+        let value = sums
+            .flat_map(|(_, node)| node.inputs.iter().flatten().copied())
+            .find(|&value| folded.value(value).name.starts_with(name))
+            .expect("it is added");
+        let tensor = folded.value(value).tensor.clone().unwrap();
+        let mut numbers = folded.read_f64(&tensor).unwrap();
+        numbers[1] += 0.01;
+        let tensor = NewTensor {
+            dtype: tensor.dtype,
+            dims: tensor.dims,
+            recipe: Recipe::values(numbers).into(),
+        };
+        let edit = Edit::SetConstant { value, tensor };
+        folded.apply(&[edit]).unwrap();
+        let found = algebra::check_merged(&model, &folded, &plan.routes, &plan.merges).unwrap();
+        assert_eq!(found.failures.len(), 2, "{name}: {:?}", found.failures);
+    }
+}
+
+/// As [`sums`], with one constant: what is left is a Conv and an Add, which goes into it.
+#[test]
+fn a_constant_that_moved_up_is_folded_then() {
+    let weight: Vec<f64> = (0..36).map(|at| f64::from(at % 5) - 2.0).collect();
+    let model = Net::new("x", &[1, 2, 4, 5])
+        .constant("w", &[2, 2, 3, 3], &weight)
+        .constant("k", &[1, 2, 1, 1], &[0.25, -4.0])
+        .node("Conv", &["x", "w"], "c")
+        .with(attribute("pads", AttributeValue::Ints(vec![1; 4])))
+        .node("Add", &["x", "k"], "a")
+        .node("Add", &["c", "a"], "s")
+        .node("Relu", &["s"], "y")
+        .output("y")
+        .model();
+    let plan = merged(&model);
+    assert_eq!(plan.merges.len(), 1, "{:?}", plan.merges_refused);
+    let proof = verify::prove(&model, &plan, &options(), &VerifyOptions::default()).unwrap();
+    assert_eq!(proof.verdict, Verdict::Equivalent, "{proof:?}");
+    assert_eq!(plan.apply().nodes().count(), 2);
+}
+
 #[test]
 fn a_long_chain_is_merged_only_so_often() {
     let mut net = Net::new("x", &[1, 2, 3, 3]).constant("w", &[2, 2, 1, 1], &[1.0, 0.5, -0.5, 1.0]);

@@ -52,7 +52,7 @@ pub(super) fn check(
                 continue;
             };
             // What cannot be evaluated is the same if it is said in the same words.
-            if same_words((original, folded), old, new, &mut MAX_COMPARED.to_owned()) {
+            if same_words((original, folded), old, new) {
                 continue;
             }
             match original
@@ -73,7 +73,11 @@ pub(super) fn check(
 }
 
 /// Whether two expressions, one of each model, are the same operators on the same stored bytes; Identity says nothing.
-fn same_words(
+pub(super) fn same_words(books: (&Book<'_>, &Book<'_>), old: ValueId, new: ValueId) -> bool {
+    same_within(books, old, new, &mut MAX_COMPARED.to_owned())
+}
+
+fn same_within(
     books: (&Book<'_>, &Book<'_>),
     old: ValueId,
     new: ValueId,
@@ -98,6 +102,8 @@ fn same_words(
                 let found = is.attribute(&attribute.name).map(|found| &found.value);
                 match (&attribute.value, found) {
                     (Tensor(a), Some(Tensor(b))) => a.is_same(b),
+                    // No edit changes these.
+                    (Other, Some(Other)) => a == b,
                     (Graph(_) | Graphs(_) | Other, _) | (_, None) => false,
                     (value, Some(found)) => value.is_same(found),
                 }
@@ -108,7 +114,7 @@ fn same_words(
                 && was.attributes.len() == is.attributes.len()
                 && was.attributes.iter().all(same_attribute)
                 && was.inputs.iter().zip(&is.inputs).all(|pair| match pair {
-                    (Some(a), Some(b)) => same_words(books, *a, *b, budget),
+                    (Some(a), Some(b)) => same_within(books, *a, *b, budget),
                     (None, None) => true,
                     _ => false,
                 })

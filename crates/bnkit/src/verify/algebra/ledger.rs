@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::book::{Answer, Book, Trouble};
 use super::compare::Owner;
 use super::step::{Scaling, Step};
+use super::terms::Tree;
 use super::vector::{self, Vector};
 use super::{Algebra, bystanders, convolution, matrix, quantised, remainder};
 use crate::route::{Merge, Route};
@@ -36,6 +37,8 @@ pub(super) struct Ledger<'m> {
     /// The nodes that stand in the original.
     standing: HashSet<NodeId>,
     entries: BTreeMap<NodeId, Entry>,
+    /// The sums that merges took terms from.
+    trees: Vec<Tree>,
     result: Algebra,
 }
 
@@ -50,6 +53,7 @@ pub(super) fn check(
         folded: Book::new(folded),
         standing: original.nodes().map(|(id, _)| id).collect(),
         entries: BTreeMap::new(),
+        trees: merges::trees(merges),
         result: Algebra::default(),
     };
     for (index, route) in routes.iter().enumerate() {
@@ -60,6 +64,7 @@ pub(super) fn check(
     for index in 0..merges.len() {
         ledger.settle_merge(index, routes.len(), merges)?;
     }
+    ledger.settle_sums(routes.len())?;
     let route = routes.len().saturating_sub(1);
     let entries = &ledger.entries;
     let named = |id| entries.contains_key(&id) || merged.contains(&id);
@@ -154,9 +159,11 @@ impl Ledger<'_> {
 
     /// Makes sure that the vector of an operator is known.
     fn load(&mut self, id: NodeId, node: &Node, slot: usize) -> Answer<()> {
-        let entry = self.entries.entry(id).or_default();
-        match &entry.vector {
-            None => entry.vector = Some(Vector::read(&self.original, node, slot)?),
+        match &self.entries.entry(id).or_default().vector {
+            None => {
+                let vector = self.read_vector(id, node, slot)?;
+                self.entries.entry(id).or_default().vector = Some(vector);
+            }
             Some(vector) if vector.has_constant_elsewhere(slot) => {
                 return Err(Trouble::wrong(
                     "two routes disagree which input is the constant",

@@ -82,9 +82,58 @@ impl Vector {
         }))
     }
 
+    /// An Add of several constants, with another input than the one in `slot`.
+    pub(super) fn sum(constants: Vec<Numbers>, slot: usize) -> Answer<Self> {
+        let mut sum: Option<(Exact, Option<usize>)> = None;
+        for numbers in constants {
+            let axis = single_axis(&numbers.dims)?;
+            let one = Exact::stored(numbers.values);
+            let Some((so_far, along)) = sum else {
+                sum = Some((one, axis));
+                continue;
+            };
+            let count = so_far.len().max(one.len());
+            let (mut so_far, one) = (so_far.widened(count), one.widened(count));
+            if so_far.len() != one.len() || along.zip(axis).is_some_and(|(a, b)| a != b) {
+                return Err(Trouble::wrong("its constants do not lie along one axis"));
+            }
+            for index in 0..count {
+                so_far.value[index] += one.value[index];
+                so_far.size[index] += one.size[index];
+            }
+            so_far.terms += 1;
+            sum = Some((so_far, along.or(axis)));
+        }
+        let (constant, axis) =
+            sum.ok_or_else(|| Trouble::wrong("it is no affine with a constant there"))?;
+        Ok(Self::Elementwise(Elementwise {
+            op: Op::Add,
+            slot,
+            constant,
+            axis,
+        }))
+    }
+
     /// Whether this is an elementwise operator whose constant is not in `slot`.
     pub(super) fn has_constant_elsewhere(&self, slot: usize) -> bool {
         matches!(self, Self::Elementwise(state) if state.slot != slot)
+    }
+
+    /// Compares the constant of an elementwise operator with `value` of the folded model.
+    pub(super) fn compare_constant(
+        &self,
+        book: &Book<'_>,
+        value: ValueId,
+        owner: Owner,
+        result: &mut Algebra,
+    ) -> Answer<()> {
+        match self {
+            Self::BatchNorm(_) => Err(Trouble::wrong("it is no affine with one constant")),
+            Self::Elementwise(state) => {
+                let (constant, axis) = (&state.constant, state.axis);
+                compare_broadcast(book, value, constant, axis, owner, result)
+            }
+        }
     }
 
     /// The affine that it is.

@@ -1,8 +1,8 @@
 //! What the ledger knows of merges: the operators before, and whether what they became is right.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use bnkit_model::onnx::NodeId;
+use bnkit_model::onnx::{Node, NodeId};
 
 use super::{Entry, Ledger};
 use crate::Result;
@@ -12,19 +12,38 @@ use crate::verify::algebra::book::{Answer, Trouble};
 use crate::verify::algebra::compare::Owner;
 use crate::verify::algebra::merged::{Known, Merges};
 use crate::verify::algebra::step::{Scaling, Step};
+use crate::verify::algebra::terms::Tree;
 use crate::verify::algebra::vector::Vector;
 
-/// The operators that merges changed or took away. A sum keeps its constants.
+/// The operators that merges changed or took away.
 pub(super) fn nodes(merges: &[Merge]) -> HashSet<NodeId> {
     let mut nodes = HashSet::new();
     for merge in merges {
         nodes.insert(merge.into);
         nodes.extend(merge.merged.nodes());
-        if let Merged::Branches { sums, .. } = &merge.merged {
-            sums.iter().for_each(|sum| _ = nodes.remove(sum));
-        }
     }
     nodes
+}
+
+/// The sums that merges shortened, those of one tree together.
+pub(super) fn trees(merges: &[Merge]) -> Vec<Tree> {
+    let mut trees: Vec<BTreeSet<NodeId>> = Vec::new();
+    for merge in merges {
+        let Merged::Branches { sums, .. } = &merge.merged else {
+            continue;
+        };
+        let mut tree: BTreeSet<NodeId> = sums.iter().copied().collect();
+        // A tree that was too large to be seen at once may be in several.
+        trees.retain(|other| {
+            let apart = other.is_disjoint(&tree);
+            if !apart {
+                tree.extend(other);
+            }
+            apart
+        });
+        trees.push(tree);
+    }
+    trees.into_iter().map(Tree::new).collect()
 }
 
 impl Ledger<'_> {
@@ -50,6 +69,45 @@ impl Ledger<'_> {
         self.result.append(result);
         self.note(owner, answer)?;
         Ok(())
+    }
+
+    /// Compares the constants among what the sums still add.
+    pub(super) fn settle_sums(&mut self, routes: usize) -> Result<()> {
+        for tree in std::mem::take(&mut self.trees) {
+            let entries = tree.nodes.iter().filter_map(|id| self.entries.get(id));
+            let (failed, sound): (Vec<&Entry>, Vec<&Entry>) =
+                entries.partition(|entry| entry.failed);
+            let (Some(&node), true) = (tree.nodes.first(), failed.is_empty()) else {
+                continue;
+            };
+            let route = routes;
+            let owner = Owner { route, node };
+            let vectors: Vec<&Vector> = sound
+                .iter()
+                .filter_map(|entry| entry.vector.as_ref())
+                .collect();
+            let books = (&self.original, &self.folded);
+            let mut result = Algebra::default();
+            let answer = tree.check(books, &vectors, owner, &mut result);
+            self.result.append(result);
+            self.note(owner, answer)?;
+        }
+        Ok(())
+    }
+
+    /// What an operator with a vector computes: by its constant in `slot`, or by what moved there when the sums before it
+    /// gave their other terms away.
+    pub(super) fn read_vector(&mut self, id: NodeId, node: &Node, slot: usize) -> Answer<Vector> {
+        let Some(tree) = self.trees.iter_mut().find(|tree| tree.nodes.contains(&id)) else {
+            return Vector::read(&self.original, node, slot);
+        };
+        let value = self.original.input(node, slot)?;
+        if self.original.is_constant(value) {
+            tree.take(id, slot);
+            return Vector::read(&self.original, node, slot);
+        }
+        let constants = tree.take_missing((&self.original, &self.folded))?;
+        Vector::sum(constants, slot)
     }
 }
 
