@@ -1,4 +1,4 @@
-//! The loops that touch every activation: moments of planes, the affine that normalises them, depthwise convolution.
+//! The loops that touch every activation: moments of planes, the affine that normalises them, sums, gates, maximum pooling.
 //!
 //! They are plain loops that the compiler vectorises. The same source is compiled for several instruction sets, and the widest
 //! that the processor has is chosen at run time: a baseline x86-64 build converts two floats to doubles at a time, AVX-512 eight.
@@ -7,6 +7,9 @@
 
 /// Partial sums per plane: four vectors of AVX-512, enough to hide the latency of an addition.
 const LANES: usize = 32;
+
+/// How many times the sum of squares may shrink when it is brought to the mean: two digits of f64's sixteen.
+const CANCELLING: f64 = 64.0;
 
 /// Defines a function that runs `$inner`, compiled for the best instruction set that the processor has.
 macro_rules! multiversion {
@@ -44,16 +47,16 @@ macro_rules! multiversion {
 }
 
 multiversion! {
-    /// Mean and sum of squared deviations per channel of `data`, laid out as any number of `mean.len()` × `inner`. Two passes over
-    /// each plane; what the rounded mean leaves over is corrected.
+    /// Mean and sum of squared deviations per channel of `data`, laid out as any number of `mean.len()` × `inner`. One pass over each
+    /// plane, around a number close to its mean; a second one where that was not close enough.
     moments = moments_of [T: Into<f64>] (
         data: &[T], channels: usize, inner: usize, mean: &mut [f64], m2: &mut [f64]
     )
 }
 
 multiversion! {
-    /// `(x − centre)·scale + shift` per channel, in place.
-    normalise = normalise_f32 [] (data: &mut [f32], inner: usize, affine: &Affine)
+    /// `(x − centre)·scale + shift` per channel, kept between `bounds`, in place.
+    normalise = normalise_f32 [] (data: &mut [f32], inner: usize, affine: &Affine, bounds: Bounds)
 }
 
 multiversion! {
@@ -62,27 +65,51 @@ multiversion! {
 }
 
 multiversion! {
-    /// A depthwise convolution; see [`Taps`] for the way. `bias` has one element, or one for each channel.
-    depthwise = depthwise_of [] (
-        taps: &Taps, image: &[f32], kernel: &[f32], bias: &[f32], output: &mut [f32]
-    )
+    /// Adds `other` to `sum`, and keeps the result between `bounds`.
+    add = add_of [] (sum: &mut [f32], other: &[f32], bounds: Bounds)
 }
 
-/// The geometry of a depthwise convolution: where each tap finds its element, in a plane that was taken apart by the strides.
-#[derive(Debug)]
-pub(crate) struct Taps {
-    /// Of each tap, from the element that belongs to an output's place.
-    pub(crate) offsets: Vec<usize>,
+multiversion! {
+    /// Multiplies each plane of `inner` elements by its factor.
+    gate = gate_of [] (data: &mut [f32], inner: usize, factors: &[f32])
+}
+
+multiversion! {
+    /// The largest element of each window.
+    max_pool = max_pool_of [] (window: &Window, image: &[f32], output: &mut [f32])
+}
+
+/// The geometry of maximum pooling; rows before columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) size: [usize; 2],
     pub(crate) strides: [usize; 2],
+    pub(crate) dilations: [usize; 2],
+    /// Rows above, columns to the left.
     pub(crate) padding: [usize; 2],
-    /// Height and width of the image.
     pub(crate) image: [usize; 2],
-    /// The rows of each phase.
-    pub(crate) phase_rows: usize,
-    /// The elements from one row of a phase to the next.
-    pub(crate) pitch: usize,
-    /// Height and width of the output.
     pub(crate) output: [usize; 2],
+}
+
+/// The least and the largest value that an activation lets through: Relu is from 0 to infinity. NaN goes through.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Bounds {
+    pub(crate) least: f32,
+    pub(crate) most: f32,
+}
+
+impl Bounds {
+    /// Everything.
+    pub(crate) const NONE: Self = Self {
+        least: f32::NEG_INFINITY,
+        most: f32::INFINITY,
+    };
+
+    #[inline(always)]
+    fn keep(self, x: f32) -> f32 {
+        let x = if x < self.least { self.least } else { x };
+        if x > self.most { self.most } else { x }
+    }
 }
 
 /// What a BatchNorm does to each channel, in f64: `(x − centre)·scale + shift`.
@@ -94,17 +121,7 @@ pub(crate) struct Affine {
 }
 
 #[inline(always)]
-fn sum<T: Copy + Into<f64>>(plane: &[T], term: impl Fn(f64) -> f64) -> f64 {
-    let mut lanes = [0f64; LANES];
-    let (chunks, rest) = plane.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane += term(value.into());
-        }
-    }
-    for (lane, &value) in lanes.iter_mut().zip(rest) {
-        *lane += term(value.into());
-    }
+fn total(mut lanes: [f64; LANES]) -> f64 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -113,6 +130,33 @@ fn sum<T: Copy + Into<f64>>(plane: &[T], term: impl Fn(f64) -> f64) -> f64 {
         width /= 2;
     }
     lanes[0]
+}
+
+/// The sums of the deviations from `centre`, and of their squares, of planes of `inner` elements that are `pitch` apart.
+#[inline(always)]
+fn deviations<T: Copy + Into<f64>>(
+    planes: &[T],
+    pitch: usize,
+    inner: usize,
+    centre: f64,
+) -> (f64, f64) {
+    let (mut sums, mut squares) = ([0f64; LANES], [0f64; LANES]);
+    for plane in planes.chunks(pitch) {
+        let (chunks, rest) = plane[..inner].as_chunks::<LANES>();
+        for chunk in chunks {
+            for lane in 0..LANES {
+                let deviation = chunk[lane].into() - centre;
+                sums[lane] += deviation;
+                squares[lane] += deviation * deviation;
+            }
+        }
+        for (lane, &value) in rest.iter().enumerate() {
+            let deviation = value.into() - centre;
+            sums[lane] += deviation;
+            squares[lane] += deviation * deviation;
+        }
+    }
+    (total(sums), total(squares))
 }
 
 #[inline(always)]
@@ -132,18 +176,19 @@ fn moments_of<T: Copy + Into<f64>>(
     let outer = data.len() / (channels * inner);
     let count = (outer * inner) as f64;
     for channel in 0..channels {
-        let planes = || data[channel * inner..].chunks(channels * inner);
-        let mut total = 0.0;
-        for plane in planes() {
-            total += sum(&plane[..inner], |x| x);
+        let planes = &data[channel * inner..];
+        // Σ(x − c)² − (Σ(x − c))²/n cancels little if c is within a few deviations of the mean, as some elements' mean mostly is.
+        let first = &planes[..inner.min(LANES)];
+        let mut centre = first.iter().map(|&x| x.into()).sum::<f64>() / first.len() as f64;
+        let (mut sum, mut squares) = deviations(planes, channels * inner, inner, centre);
+        let mut off = sum * sum / count;
+        if !(squares <= CANCELLING * (squares - off)) {
+            centre += sum / count;
+            (sum, squares) = deviations(planes, channels * inner, inner, centre);
+            off = sum * sum / count;
         }
-        let centre = total / count;
-        let mut squares = 0.0;
-        for plane in planes() {
-            squares += sum(&plane[..inner], |x| (x - centre) * (x - centre));
-        }
-        mean[channel] = centre;
-        m2[channel] = squares;
+        mean[channel] = centre + sum / count;
+        m2[channel] = (squares - off).max(0.0);
     }
 }
 
@@ -171,7 +216,7 @@ fn moments_of_rows<T: Copy + Into<f64>>(
 }
 
 #[inline(always)]
-fn normalise_f32(data: &mut [f32], inner: usize, affine: &Affine) {
+fn normalise_f32(data: &mut [f32], inner: usize, affine: &Affine, bounds: Bounds) {
     if inner == 0 {
         return;
     }
@@ -184,7 +229,59 @@ fn normalise_f32(data: &mut [f32], inner: usize, affine: &Affine) {
         let scale = affine.scale[channel] as f32;
         let shift = (affine.shift[channel] - left_over * affine.scale[channel]) as f32;
         for x in plane {
-            *x = (*x - centre) * scale + shift;
+            *x = bounds.keep((*x - centre) * scale + shift);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_of(sum: &mut [f32], other: &[f32], bounds: Bounds) {
+    for (sum, &other) in sum.iter_mut().zip(other) {
+        *sum = bounds.keep(*sum + other);
+    }
+}
+
+#[inline(always)]
+fn gate_of(data: &mut [f32], inner: usize, factors: &[f32]) {
+    if inner == 0 {
+        return;
+    }
+    for (plane, &factor) in data.chunks_exact_mut(inner).zip(factors) {
+        plane.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
+#[inline(always)]
+fn max_pool_of(window: &Window, image: &[f32], output: &mut [f32]) {
+    let [height, width] = window.image;
+    let [rows, columns] = window.output;
+    let [high, wide] = window.size;
+    let [down, across] = window.strides;
+    let (above, left) = (window.padding[0], window.padding[1]);
+    let reach = (columns - 1) * across + (wide - 1) * window.dilations[1] + 1;
+    // The largest of the rows under a window, between columns that are never larger.
+    let mut line = vec![f32::NEG_INFINITY; reach.max(left + width)];
+    let planes = image
+        .chunks_exact(height * width)
+        .zip(output.chunks_exact_mut(rows * columns));
+    for (plane, output) in planes {
+        for (y, output) in output.chunks_exact_mut(columns).enumerate() {
+            let inside = &mut line[left..][..width];
+            inside.fill(f32::NEG_INFINITY);
+            for tap in 0..high {
+                let row = (y * down + tap * window.dilations[0]).checked_sub(above);
+                let Some(row) = row.filter(|&row| row < height) else {
+                    continue;
+                };
+                for (most, &x) in inside.iter_mut().zip(&plane[row * width..][..width]) {
+                    *most = if *most < x { x } else { *most };
+                }
+            }
+            for (x, output) in output.iter_mut().enumerate() {
+                let taps = line[x * across..].iter().step_by(window.dilations[1]);
+                let largest = |most: f32, &x: &f32| if most < x { x } else { most };
+                *output = taps.take(wide).fold(f32::NEG_INFINITY, largest);
+            }
         }
     }
 }
@@ -201,60 +298,6 @@ fn normalise_f64(data: &mut [f64], inner: usize, affine: &Affine) {
         let shift = affine.shift[channel];
         for x in plane {
             *x = (*x - centre) * scale + shift;
-        }
-    }
-}
-
-/// Outputs that are computed at once.
-const RUN: usize = 64;
-
-#[inline(always)]
-fn depthwise_of(taps: &Taps, image: &[f32], kernel: &[f32], bias: &[f32], output: &mut [f32]) {
-    let [height, width] = taps.image;
-    let [rows, columns] = taps.output;
-    let [down, across] = taps.strides;
-    let (pitch, phase) = (taps.pitch, taps.phase_rows * taps.pitch);
-    let count = taps.offsets.len();
-    let length = (rows - 1) * pitch + columns;
-    // Runs may read and write beyond the last row. The zeros around the image stay.
-    let mut phases = vec![0f32; phase * down * across + 2 * RUN];
-    let mut runs = vec![0f32; length.next_multiple_of(RUN)];
-    let channels = kernel.len() / count;
-    let planes = image
-        .chunks_exact(height * width)
-        .zip(output.chunks_exact_mut(rows * columns));
-    for (index, (plane, output)) in planes.enumerate() {
-        let channel = index % channels;
-        for (y, row) in plane.chunks_exact(width).enumerate() {
-            let y = y + taps.padding[0];
-            let start = y % down * across * phase + y / down * pitch;
-            if across == 1 {
-                phases[start + taps.padding[1]..][..width].copy_from_slice(row);
-                continue;
-            }
-            for first in 0..across {
-                let x = first + taps.padding[1];
-                let to = &mut phases[start + x % across * phase + x / across..];
-                for (to, &from) in to.iter_mut().zip(row.iter().skip(first).step_by(across)) {
-                    *to = from;
-                }
-            }
-        }
-        let weights = &kernel[channel * count..][..count];
-        let bias = bias[if bias.len() == 1 { 0 } else { channel }];
-        let (runs_of, _) = runs.as_chunks_mut::<RUN>();
-        for (number, run) in runs_of.iter_mut().enumerate() {
-            let mut sums = [bias; RUN];
-            for (&weight, &offset) in weights.iter().zip(&taps.offsets) {
-                let from = offset + number * RUN;
-                for (sum, &value) in sums.iter_mut().zip(&phases[from..from + RUN]) {
-                    *sum += weight * value;
-                }
-            }
-            *run = sums;
-        }
-        for (row, output) in output.chunks_exact_mut(columns).enumerate() {
-            output.copy_from_slice(&runs[row * pitch..][..columns]);
         }
     }
 }

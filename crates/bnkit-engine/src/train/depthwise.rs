@@ -2,14 +2,17 @@
 //! time of MobileNet and EfficientNet.
 //!
 //! Each plane is copied between zeros, taken apart into one image for each phase of the strides. A tap is then one image
-//! at one offset, the whole output (with the gaps between its rows) is one run of consecutive elements, and the loop over it is
-//! vectorised whatever the width and the stride. Taps are added in tract's order, without fused operations.
+//! at one offset, the whole output (with the gaps between its rows) is one run of consecutive elements, and goes by in vectors
+//! ([`pulp`]) whatever the width and the stride. Taps are added in tract's order, without fused operations, so every instruction set
+//! gives the same bits. Without vectors it stays with tract.
 
+use pulp::{Arch, Simd, WithSimd};
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
-use crate::kernels::{self, Taps};
+use super::buffers::Buffers;
+use super::convolve::has_vectors;
 
 /// Images of more than this many taps gain nothing.
 const MAX_TAPS: usize = 128;
@@ -23,15 +26,19 @@ struct Depthwise {
     padding: [usize; 2],
     /// Height and width.
     output: [usize; 2],
+    buffers: Buffers,
 }
 
 /// Puts our operator where a typed model convolves depthwise.
-pub(super) fn exchange(model: &mut TypedModel) -> TractResult<()> {
+pub(super) fn exchange(model: &mut TypedModel, buffers: &Buffers) -> TractResult<()> {
+    if !has_vectors() {
+        return Ok(());
+    }
     for index in 0..model.nodes().len() {
         let Some(conv) = model.node(index).op_as::<Conv>() else {
             continue;
         };
-        let ours = ours(conv, &model.node_input_facts(index)?);
+        let ours = ours(conv, &model.node_input_facts(index)?, buffers);
         if let Some(ours) = ours {
             model.nodes_mut()[index].op = Box::new(ours);
         }
@@ -39,7 +46,7 @@ pub(super) fn exchange(model: &mut TypedModel) -> TractResult<()> {
     Ok(())
 }
 
-fn ours(conv: &Conv, inputs: &[&TypedFact]) -> Option<Depthwise> {
+fn ours(conv: &Conv, inputs: &[&TypedFact], buffers: &Buffers) -> Option<Depthwise> {
     let [image, kernel, bias] = inputs else {
         return None;
     };
@@ -63,6 +70,7 @@ fn ours(conv: &Conv, inputs: &[&TypedFact]) -> Option<Depthwise> {
         dilations: [pool.dilation(0), pool.dilation(1)],
         padding: [padded[0].pad_before, padded[1].pad_before],
         output: [padded[0].convoluted, padded[1].convoluted],
+        buffers: buffers.clone(),
     };
     let sized = (2..=MAX_TAPS).contains(&(high * wide))
         && height * width > 0
@@ -93,16 +101,16 @@ impl TypedOp for Depthwise {
 impl EvalOp for Depthwise {
     op_out_of_plan!();
 
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let [image, kernel, bias] = inputs.as_slice() else {
+    fn eval(&self, _: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let [input, kernel, bias] = inputs.as_slice() else {
             bail!("expected image, kernel and bias");
         };
-        let &[count, channels, height, width] = image.shape() else {
+        let &[count, channels, height, width] = input.shape() else {
             bail!("expected an image of rank 4");
         };
         let [taps_high, taps_wide] = [kernel.shape()[2], kernel.shape()[3]];
         let [rows, columns] = self.output;
-        let mut output = Tensor::zero::<f32>(&[count, channels, rows, columns])?;
+        let mut output = self.buffers.take(&[count, channels, rows, columns])?;
         // How far the taps reach, and the images of the phases that they reach into.
         let reach = |axis: usize, taps: usize| {
             (self.output[axis] - 1) * self.strides[axis] + (taps - 1) * self.dilations[axis] + 1
@@ -129,17 +137,128 @@ impl EvalOp for Depthwise {
             pitch,
             output: self.output,
         };
-        let image = image.try_as_plain_ram()?;
+        let image = input.try_as_plain_ram()?;
         let kernel = kernel.try_as_plain_ram()?;
         let bias = bias.try_as_plain_ram()?;
-        kernels::depthwise(
-            &taps,
-            image.as_slice::<f32>()?,
-            kernel.as_slice::<f32>()?,
-            bias.as_slice::<f32>()?,
-            output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?,
-        );
+        Arch::new().dispatch(Job {
+            taps: &taps,
+            image: image.as_slice::<f32>()?,
+            kernel: kernel.as_slice::<f32>()?,
+            bias: bias.as_slice::<f32>()?,
+            output: output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?,
+        });
+        self.buffers.give(inputs.swap_remove(0));
         Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+/// Where each tap finds its element, in a plane that was taken apart by the strides.
+#[derive(Debug)]
+struct Taps {
+    /// Of each tap, from the element that belongs to an output's place.
+    offsets: Vec<usize>,
+    strides: [usize; 2],
+    padding: [usize; 2],
+    /// Height and width of the image.
+    image: [usize; 2],
+    /// The rows of each phase.
+    phase_rows: usize,
+    /// The elements from one row of a phase to the next.
+    pitch: usize,
+    /// Height and width of the output.
+    output: [usize; 2],
+}
+
+/// Vectors of outputs that are computed at once.
+const VECTORS: usize = 4;
+
+/// A batch to convolve. `bias` has one element, or one for each channel.
+struct Job<'a> {
+    taps: &'a Taps,
+    image: &'a [f32],
+    kernel: &'a [f32],
+    bias: &'a [f32],
+    output: &'a mut [f32],
+}
+
+impl WithSimd for Job<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let taps = self.taps;
+        let [height, width] = taps.image;
+        let [rows, columns] = taps.output;
+        let (pitch, phase) = (taps.pitch, taps.phase_rows * taps.pitch);
+        let count = taps.offsets.len();
+        let length = (rows - 1) * pitch + columns;
+        let run = VECTORS * S::F32_LANES;
+        // Runs may read and write beyond the last row. The zeros around the image stay.
+        let mut phases = vec![0f32; phase * taps.strides[0] * taps.strides[1] + 2 * run];
+        let mut runs = vec![0f32; length.next_multiple_of(run)];
+        let channels = self.kernel.len() / count;
+        let planes = self
+            .image
+            .chunks_exact(height * width)
+            .zip(self.output.chunks_exact_mut(rows * columns));
+        for (index, (plane, output)) in planes.enumerate() {
+            let channel = index % channels;
+            taps.take_apart(plane, &mut phases);
+            let weights = &self.kernel[channel * count..][..count];
+            let bias = self.bias[if self.bias.len() == 1 { 0 } else { channel }];
+            let bias = simd.splat_f32s(bias);
+            let (vectors, _) = S::as_mut_simd_f32s(&mut runs);
+            for (number, run_of) in vectors.as_chunks_mut::<VECTORS>().0.iter_mut().enumerate() {
+                let mut sums = [bias; VECTORS];
+                for (&weight, &offset) in weights.iter().zip(&taps.offsets) {
+                    let weight = simd.splat_f32s(weight);
+                    let (pixels, _) = S::as_simd_f32s(&phases[offset + number * run..][..run]);
+                    for (sum, &pixel) in sums.iter_mut().zip(pixels) {
+                        *sum = simd.add_f32s(*sum, simd.mul_f32s(weight, pixel));
+                    }
+                }
+                *run_of = sums;
+            }
+            for (row, output) in output.chunks_exact_mut(columns).enumerate() {
+                output.copy_from_slice(&runs[row * pitch..][..columns]);
+            }
+        }
+    }
+}
+
+impl Taps {
+    /// Copies a plane between the zeros, its rows and columns by their phases.
+    #[inline(always)]
+    fn take_apart(&self, plane: &[f32], phases: &mut [f32]) {
+        let [down, across] = self.strides;
+        let phase = self.phase_rows * self.pitch;
+        let left = self.padding[1];
+        for (y, row) in plane.chunks_exact(self.image[1]).enumerate() {
+            let y = y + self.padding[0];
+            let start = y % down * across * phase + y / down * self.pitch;
+            if across == 1 {
+                phases[start + left..][..row.len()].copy_from_slice(row);
+                continue;
+            }
+            for first in 0..across.min(row.len()) {
+                let x = first + left;
+                let to = &mut phases[start + x % across * phase + x / across..];
+                if across == 2 {
+                    // Spelt out, the compiler knows how to shuffle it.
+                    let (pairs, rest) = row[first..].as_chunks::<2>();
+                    for (to, pair) in to.iter_mut().zip(pairs) {
+                        *to = pair[0];
+                    }
+                    if let Some((&last, to)) = rest.first().zip(to.get_mut(pairs.len())) {
+                        *to = last;
+                    }
+                } else {
+                    to.iter_mut()
+                        .zip(row[first..].iter().step_by(across))
+                        .for_each(|(to, &x)| *to = x);
+                }
+            }
+        }
     }
 }
 
@@ -206,7 +325,7 @@ mod tests {
                 plan.run(tvec!(x.clone().into_tvalue())).unwrap().remove(0)
             };
             let expected = run(model.clone());
-            exchange(&mut model).unwrap();
+            exchange(&mut model, &Buffers::default()).unwrap();
             assert!(model.nodes().iter().any(|node| node.op_is::<Depthwise>()));
             let found = run(model);
             found

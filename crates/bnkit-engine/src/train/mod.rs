@@ -8,6 +8,8 @@
 //! Everything else is as in eval mode. Dropout stays off unless a seed turns it on. BatchNorms in the branches of an If take part as
 //! long as all samples take the same branch; in the body of a loop they are refused.
 
+mod activations;
+mod buffers;
 mod convolve;
 mod depthwise;
 mod dropout;
@@ -34,6 +36,7 @@ use crate::normalise::{Context, Mode, normalise, opset};
 use crate::quiet::catch;
 use crate::session::{self, Input};
 use crate::{EngineError, Moments, Precision, Result, spec};
+use buffers::Buffers;
 use convolve::Which;
 use mixing::Way;
 use program::Program;
@@ -317,11 +320,13 @@ fn compile(proto: &ModelProto, mut typed: TypedModel, norms: &mut [Norm]) -> Res
         }
     }
     let mut met = vec![0; norms.len()];
-    let program = convolve::exchange(&mut typed, Which::SinglePixels)
+    let buffers = Buffers::default();
+    let program = convolve::exchange(&mut typed, Which::SinglePixels, &buffers)
         .and_then(|()| typed.into_decluttered())
         .and_then(|mut model| {
-            depthwise::exchange(&mut model)?;
-            convolve::exchange(&mut model, Which::All)?;
+            depthwise::exchange(&mut model, &buffers)?;
+            convolve::exchange(&mut model, Which::All, &buffers)?;
+            activations::exchange(&mut model, &buffers)?;
             model.into_optimized()
         })
         .and_then(|model| Program::new(model, &places, &mut met))

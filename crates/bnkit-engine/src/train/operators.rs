@@ -10,6 +10,8 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
+use crate::kernels::Bounds;
+
 /// The operator type of [`Norm`].
 pub(crate) const NORM: &str = "bnkit.BatchNorm";
 
@@ -28,7 +30,12 @@ fn norm(
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let name = node.output.first().context("an output")?.clone();
     let epsilon: f32 = node.get_attr("epsilon")?;
-    Ok((expand(Norm { name, epsilon }), vec![]))
+    let norm = Norm {
+        name,
+        epsilon,
+        bounds: Bounds::NONE,
+    };
+    Ok((expand(norm), vec![]))
 }
 
 fn dropout(
@@ -47,6 +54,8 @@ pub(super) struct Norm {
     pub(super) name: String,
     /// Added to the variance.
     pub(super) epsilon: f32,
+    /// The activation behind it, if it has become part of this.
+    pub(super) bounds: Bounds,
 }
 
 impl Eq for Norm {}

@@ -14,6 +14,7 @@ use tract_onnx::tract_core::ops::{
 };
 
 use super::operators::{Dropout, Norm};
+use crate::kernels::Bounds;
 
 /// A graph to run.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(super) struct Step {
     /// Whether a BatchNorm hangs on it.
     pub(super) wanted: bool,
     pub(super) dropout: Option<Dropout>,
+    /// Where a BatchNorm in single precision keeps what it gives.
+    pub(super) bounds: Bounds,
 }
 
 /// Where all samples meet.
@@ -118,6 +121,9 @@ impl Program {
                 unread: !last_use.contains_key(&index) && !outputs.contains(&index),
                 wanted: wanted[index],
                 dropout: node.op_as::<Dropout>().cloned(),
+                bounds: node
+                    .op_as::<Norm>()
+                    .map_or(Bounds::NONE, |norm| norm.bounds),
             };
             let end = if let Some(norm) = node.op_as::<Norm>() {
                 let Some(&site) = places.get(&norm.name) else {

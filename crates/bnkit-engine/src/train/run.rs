@@ -251,7 +251,7 @@ fn normalise(seat: &mut Seat, step: &Step, affine: &Affine) -> TractResult<()> {
     if double {
         kernels::normalise_double(view.as_slice_mut::<f64>()?, inner, affine);
     } else {
-        kernels::normalise(view.as_slice_mut::<f32>()?, inner, affine);
+        kernels::normalise(view.as_slice_mut::<f32>()?, inner, affine, step.bounds);
     }
     put(seat, step, tvec!(x.into_tvalue()));
     Ok(())

@@ -17,6 +17,7 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
+use super::buffers::Buffers;
 use direct::{Direct, Geometry};
 use pointwise::Pointwise;
 
@@ -39,6 +40,7 @@ struct Convolve {
     /// Channels, height and width.
     output: [usize; 3],
     way: Arc<Way>,
+    buffers: Buffers,
 }
 
 enum Way {
@@ -68,8 +70,13 @@ pub(super) enum Which {
     All,
 }
 
+/// Whether the processor has vectors that our kernels are worth it for.
+pub(super) fn has_vectors() -> bool {
+    Arch::new().dispatch(Lanes) >= MIN_LANES
+}
+
 /// Puts our operator where a typed model convolves with constants.
-pub(super) fn exchange(model: &mut TypedModel, which: Which) -> TractResult<()> {
+pub(super) fn exchange(model: &mut TypedModel, which: Which, buffers: &Buffers) -> TractResult<()> {
     let lanes = Arch::new().dispatch(Lanes);
     if lanes < MIN_LANES {
         return Ok(());
@@ -83,8 +90,14 @@ pub(super) fn exchange(model: &mut TypedModel, which: Which) -> TractResult<()> 
         if which == Which::SinglePixels && !single {
             continue;
         }
-        let ours = ours(&node.name, conv, &model.node_input_facts(index)?, lanes)?;
-        if let Some(ours) = ours {
+        let ours = ours(conv, &model.node_input_facts(index)?, lanes)?;
+        if let Some((output, way)) = ours {
+            let ours = Convolve {
+                name: node.name.clone(),
+                output,
+                way: Arc::new(way),
+                buffers: buffers.clone(),
+            };
             let image = node.inputs[0];
             let patch = TypedModelPatch::replace_single_op(model, node, &[image], ours)?;
             patch.apply(model)?;
@@ -94,11 +107,10 @@ pub(super) fn exchange(model: &mut TypedModel, which: Which) -> TractResult<()> 
 }
 
 fn ours(
-    name: &str,
     conv: &Conv,
     inputs: &[&TypedFact],
     lanes: usize,
-) -> TractResult<Option<Convolve>> {
+) -> TractResult<Option<([usize; 3], Way)>> {
     let [image, kernel, bias] = inputs else {
         return Ok(None);
     };
@@ -163,11 +175,7 @@ fn ours(
             None => return Ok(None),
         }
     };
-    Ok(Some(Convolve {
-        name: name.into(),
-        output,
-        way: Arc::new(way),
-    }))
+    Ok(Some((output, way)))
 }
 
 impl Op for Convolve {
@@ -193,12 +201,12 @@ impl TypedOp for Convolve {
 impl EvalOp for Convolve {
     op_out_of_plan!();
 
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let image = inputs.first().context("no image")?;
-        let count = image.shape()[0];
+    fn eval(&self, _: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let input = inputs.pop().context("no image")?;
+        let count = input.shape()[0];
         let [channels, rows, columns] = self.output;
-        let mut output = Tensor::zero::<f32>(&[count, channels, rows, columns])?;
-        let image = image.try_as_plain_ram()?;
+        let mut output = self.buffers.take(&[count, channels, rows, columns])?;
+        let image = input.try_as_plain_ram()?;
         let image = image.as_slice::<f32>()?;
         if let Some(size) = image.len().checked_div(count) {
             let mut view = output.try_as_plain_ram_mut()?;
@@ -217,6 +225,7 @@ impl EvalOp for Convolve {
                 }
             });
         }
+        self.buffers.give(input);
         Ok(tvec!(output.into_tvalue()))
     }
 }

@@ -75,7 +75,7 @@ fn compare(name: &str, case: &Case) {
     };
     let (shape, expected) = run(model(DatumType::F64), DatumType::F64);
     let mut ours = model(DatumType::F32);
-    exchange(&mut ours, Which::All).unwrap();
+    exchange(&mut ours, Which::All, &Buffers::default()).unwrap();
     assert!(ours.nodes().iter().any(|node| node.op_is::<Convolve>()));
     let (found_shape, found) = run(ours, DatumType::F32);
     assert_eq!(found_shape, shape, "{name}");
