@@ -63,21 +63,66 @@ const OPERATORS: [&str; 44] = [
 
 /// Attributes that rules read.
 const ATTRIBUTES: [&str; 24] = [
-    "axis", "axes", "perm", "pads", "strides", "dilations", "group", "kernel_shape", "auto_pad",
-    "epsilon", "momentum", "training_mode", "spatial", "transA", "transB", "alpha", "beta",
-    "broadcast", "mode", "keepdims", "allowzero", "to", "shape", "output_shape",
+    "axis",
+    "axes",
+    "perm",
+    "pads",
+    "strides",
+    "dilations",
+    "group",
+    "kernel_shape",
+    "auto_pad",
+    "epsilon",
+    "momentum",
+    "training_mode",
+    "spatial",
+    "transA",
+    "transB",
+    "alpha",
+    "beta",
+    "broadcast",
+    "mode",
+    "keepdims",
+    "allowzero",
+    "to",
+    "shape",
+    "output_shape",
 ];
 
 /// Numbers at the edges of what is sensible.
 const NUMBERS: [i64; 16] = [
-    0, 1, -1, 2, 3, -2, 4, 7, 64, 1 << 16, i32::MAX as i64, i32::MIN as i64, 1 << 40, 1 << 62,
-    i64::MAX, i64::MIN,
+    0,
+    1,
+    -1,
+    2,
+    3,
+    -2,
+    4,
+    7,
+    64,
+    1 << 16,
+    i32::MAX as i64,
+    i32::MIN as i64,
+    1 << 40,
+    1 << 62,
+    i64::MAX,
+    i64::MIN,
 ];
 
 /// Values that arithmetic treats as special.
 const VALUES: [f32; 12] = [
-    0.0, -0.0, 1.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, 1e-45,
-    f32::MAX, 1e-5, 65520.0,
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    f32::NAN,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+    f32::MIN_POSITIVE,
+    1e-45,
+    f32::MAX,
+    1e-5,
+    65520.0,
 ];
 
 /// A changed model of at most `max_size` bytes, or `None` if these bytes are none, or it is time for a change of bytes.
@@ -138,7 +183,10 @@ fn header(model: &mut ModelProto, rng: &mut ChaCha8Rng) {
 
 /// All names that something writes.
 fn names(graph: &GraphProto) -> Vec<String> {
-    let outputs = graph.node.iter().flat_map(|node| node.output.iter().cloned());
+    let outputs = graph
+        .node
+        .iter()
+        .flat_map(|node| node.output.iter().cloned());
     let inputs = graph.input.iter().filter_map(|input| input.name.clone());
     let tensors = graph.initializer.iter().filter_map(|t| t.name.clone());
     let mut names: Vec<String> = outputs.chain(inputs).chain(tensors).collect();
@@ -198,7 +246,9 @@ fn change_graph(graph: &mut GraphProto, depth: usize, rng: &mut ChaCha8Rng) {
         18 => {
             let count = graph.node.len();
             if count > 1 {
-                graph.node.swap(rng.random_range(0..count), rng.random_range(0..count));
+                graph
+                    .node
+                    .swap(rng.random_range(0..count), rng.random_range(0..count));
             }
         }
         _ => {
@@ -266,7 +316,10 @@ fn insert_node(graph: &mut GraphProto, names: &[String], rng: &mut ChaCha8Rng) {
         return;
     }
     let at = rng.random_range(0..graph.node.len());
-    let Some(slot) = (0..graph.node[at].input.len()).collect::<Vec<_>>().choose(rng).copied()
+    let Some(slot) = (0..graph.node[at].input.len())
+        .collect::<Vec<_>>()
+        .choose(rng)
+        .copied()
     else {
         return;
     };
@@ -332,7 +385,15 @@ fn attribute(rng: &mut ChaCha8Rng) -> AttributeProto {
         }
         2 => {
             made.r#type = Some(3);
-            let words = ["SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET", "reflect", "CRD", ""];
+            let words = [
+                "SAME_UPPER",
+                "SAME_LOWER",
+                "VALID",
+                "NOTSET",
+                "reflect",
+                "CRD",
+                "",
+            ];
             made.s = Some(pick(&words, rng).into());
         }
         _ => {
@@ -385,7 +446,9 @@ fn change_tensor(tensor: &mut TensorProto, rng: &mut ChaCha8Rng) {
             // The same elements in another shape.
             match tensor.dims.len() {
                 rank if rank > 1 && rng.random() => {
-                    tensor.dims.swap(rng.random_range(0..rank), rng.random_range(0..rank));
+                    tensor
+                        .dims
+                        .swap(rng.random_range(0..rank), rng.random_range(0..rank));
                 }
                 rank => tensor.dims.insert(rng.random_range(0..=rank), 1),
             }
@@ -419,7 +482,9 @@ fn change_tensor(tensor: &mut TensorProto, rng: &mut ChaCha8Rng) {
                 };
                 bytes[at..at + 4].copy_from_slice(&new);
                 if rng.random_ratio(1, 8) {
-                    bytes.chunks_exact_mut(4).for_each(|chunk| chunk.copy_from_slice(&new));
+                    bytes
+                        .chunks_exact_mut(4)
+                        .for_each(|chunk| chunk.copy_from_slice(&new));
                 }
             }
             tensor.raw_data = (!bytes.is_empty()).then(|| bytes.into());

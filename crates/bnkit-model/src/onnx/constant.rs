@@ -154,7 +154,14 @@ impl<'m> Constants<'m> {
         let array = evaluate::evaluate(self, value)?;
         let exact = |value: &i64| value.unsigned_abs() <= EXACT;
         if array.ints().is_some_and(|values| !values.iter().all(exact)) {
-            return Err(self.wrong(value, "it holds integers beyond 2^53"));
+            let why = "it holds integers beyond 2^53";
+            return Err(match self.model.producer(value) {
+                Some((node, _)) => NotConstant::Unsupported {
+                    node,
+                    why: why.to_owned(),
+                },
+                None => self.wrong(value, why),
+            });
         }
         Ok(TensorDef {
             dtype: array.dtype,
@@ -240,6 +247,8 @@ impl<'m> Constants<'m> {
                                 why: why.to_owned(),
                             })
                     }
+                    // As in eval mode; a third input may switch it on.
+                    "Dropout" if node.input(2).is_none() => Ok(Place::Node(id)),
                     op if operators::is_known(op) => Ok(Place::Node(id)),
                     _ => Err(NotConstant::Computed { value }),
                 }
@@ -248,14 +257,14 @@ impl<'m> Constants<'m> {
         }
     }
 
-    /// Where `value` comes from, behind any number of Identity nodes.
+    /// Where `value` comes from, behind any number of nodes that give what they read.
     fn stored_place(&self, mut value: ValueId) -> Result<Place<'m>, NotConstant> {
         let start = value;
         // In a graph without cycles that is enough for any chain, and in one with a cycle it ends.
         for _ in 0..=self.model.node_count() {
             let place = self.place(value)?;
             match place {
-                Place::Node(id) if self.model.node(id).op_type == "Identity" => {
+                Place::Node(id) if operators::passes(&self.model.node(id).op_type) => {
                     let input = self.model.node(id).input(0);
                     value = input.ok_or(NotConstant::Computed { value })?;
                 }
@@ -269,7 +278,7 @@ impl<'m> Constants<'m> {
     fn operands(&self, id: NodeId) -> Vec<Option<ValueId>> {
         let node = self.model.node(id);
         match node.op_type.as_str() {
-            "CastLike" => vec![node.input(0)],
+            "CastLike" | "Dropout" => vec![node.input(0)],
             "Shape" if operators::known_shape(self.types, node, self.opset(id)).is_some() => {
                 Vec::new()
             }

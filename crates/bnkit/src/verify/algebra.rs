@@ -87,6 +87,8 @@ pub struct AlgebraFailure {
     pub allowed: f64,
     /// What is wrong, where numbers do not say it.
     pub reason: Option<String>,
+    /// Whether nothing is known to be wrong: an expression of constants changed, and is not evaluated here.
+    pub unknown: bool,
 }
 
 /// Recomputes every constant that `routes` say was changed from `original` to `folded`, an edited clone of it.

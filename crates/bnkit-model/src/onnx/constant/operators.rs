@@ -46,6 +46,11 @@ pub(super) fn is_known(op_type: &str) -> bool {
     )
 }
 
+/// Whether nodes of this type give what they read.
+pub(super) fn passes(op_type: &str) -> bool {
+    matches!(op_type, "Identity" | "Dropout")
+}
+
 /// The result of the node `id` on `inputs`.
 pub(super) fn apply(
     constants: &Constants<'_>,
@@ -66,7 +71,7 @@ pub(super) fn apply(
     let first = inputs.next().flatten().ok_or("its first input is absent")?;
     let rest: Vec<Option<Array>> = inputs.collect();
     match node.op_type.as_str() {
-        "Identity" => Ok(first),
+        op if passes(op) => Ok(first),
         "Cast" => {
             let number = attributes::int(node, "to", 0).and_then(|to| i32::try_from(to).ok());
             let dtype = number

@@ -214,6 +214,16 @@ pub(crate) fn constant_affine(context: &Context<'_>, node: NodeId) -> Answer<(us
             format!("{} is constant itself", context.model.describe(node)),
         );
     }
+    let output = context.model.node(node).output(0);
+    if output.is_some_and(|output| context.model.value(output).uses.is_empty()) {
+        return refuse(
+            "no-absorber",
+            format!(
+                "nobody reads what {} computes",
+                context.model.describe(node)
+            ),
+        );
+    }
     let first_is_data = binary.data_slot == 0;
     let of = |f: &dyn Fn(f64) -> (f64, f64)| {
         let (scale, shift): (Vec<f64>, Vec<f64>) = binary.values.iter().map(|&c| f(c)).unzip();

@@ -12,6 +12,7 @@ use bnkit_model::DType;
 use bnkit_model::onnx::{AttributeValue, Edit, NewTensor, NodeId, Recipe, TensorDef, ValueId};
 
 use crate::fold::context::Context;
+use crate::fold::operands::require_slots;
 use crate::refusal::{Answer, refuse};
 use crate::report::Refusal;
 
@@ -67,6 +68,7 @@ fn find(context: &Context<'_>, node: NodeId, slot: usize) -> Answer<Option<Quant
     {
         return unsuitable(context, start, "is read by other operators too");
     }
+    require_slots(context, id, (3, 1))?;
     if context.int(id, "block_size", 0)? != 0 {
         return Err(Refusal::new(
             "quantised-block",

@@ -23,8 +23,13 @@ impl Addend {
         let (rows, columns) = rows_and_columns(&numbers.dims)?;
         let mut values = Exact::stored(numbers.values);
         for index in 0..values.len() {
-            values.value[index] *= beta;
-            values.size[index] *= beta.abs();
+            // With beta = 0 it is not read, whatever it is.
+            let value = if beta == 0.0 {
+                0.0
+            } else {
+                beta * values.value[index]
+            };
+            (values.value[index], values.size[index]) = (value, value.abs());
         }
         values.terms = 1;
         Ok(Self {

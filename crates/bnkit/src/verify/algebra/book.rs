@@ -7,11 +7,12 @@ use bnkit_model::{DType, Error, Tensor};
 
 use super::quantised;
 
-/// Why a node could not be recomputed: its constants are not what the route says (a failure of the proof), or they
-/// could not be read (an error).
+/// Why a node could not be recomputed: its constants are not what the route says (a failure of the proof), they are
+/// expressions that are not evaluated (a failure, too), or they could not be read (an error).
 #[derive(Debug)]
 pub(super) enum Trouble {
     Wrong(String),
+    Unknown(String),
     Unreadable(Error),
 }
 
@@ -85,8 +86,11 @@ impl<'m> Book<'m> {
             NotConstant::Unreadable(error) => Trouble::Unreadable(error),
             why => {
                 let name = &self.model.value(value).name;
-                let why = why.explain(self.model);
-                Trouble::Wrong(format!("\"{name}\" is no constant: {why}"))
+                let text = format!("\"{name}\" is no constant: {}", why.explain(self.model));
+                match why {
+                    NotConstant::Unsupported { .. } => Trouble::Unknown(text),
+                    _ => Trouble::Wrong(text),
+                }
             }
         })
     }

@@ -65,6 +65,7 @@ pub(super) fn check(
                     result.reject(owner, name, why.to_owned());
                 }
                 Err(Trouble::Wrong(why)) => result.reject(owner, name, why),
+                Err(Trouble::Unknown(why)) => result.doubt(owner, name, why),
                 Err(Trouble::Unreadable(error)) => return Err(Error::Model(error)),
             }
         }
@@ -88,6 +89,9 @@ fn same_within(
         return false;
     };
     *budget = left;
+    if !books.0.is_constant(old) {
+        return old == new;
+    }
     let (old, new) = (books.0.behind_dropout(old), books.1.behind_dropout(new));
     let (original, folded) = (books.0.model, books.1.model);
     let (before, after) = (original.value(old), folded.value(new));

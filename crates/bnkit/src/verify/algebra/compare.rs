@@ -67,6 +67,14 @@ impl<'a> Found<'a> {
 }
 
 impl Algebra {
+    /// Notes a constant that cannot be evaluated.
+    pub(super) fn doubt(&mut self, owner: Owner, what: &str, reason: String) {
+        self.reject(owner, what, reason);
+        if let Some(failure) = self.failures.last_mut() {
+            failure.unknown = true;
+        }
+    }
+
     /// Notes something that is wrong, but is not a number.
     pub(super) fn reject(&mut self, owner: Owner, what: &str, reason: String) {
         self.failures.push(AlgebraFailure {
@@ -78,6 +86,7 @@ impl Algebra {
             found: f64::NAN,
             allowed: 0.0,
             reason: Some(reason),
+            unknown: false,
         });
     }
 
@@ -206,6 +215,7 @@ impl Algebra {
                 found,
                 allowed,
                 reason: None,
+                unknown: false,
             });
         }
     }

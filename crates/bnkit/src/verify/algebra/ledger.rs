@@ -84,6 +84,10 @@ impl Ledger<'_> {
                 self.result.reject(owner, "route", reason);
                 Ok(false)
             }
+            Err(Trouble::Unknown(reason)) => {
+                self.result.doubt(owner, "route", reason);
+                Ok(false)
+            }
         }
     }
 

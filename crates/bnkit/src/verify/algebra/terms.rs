@@ -46,8 +46,9 @@ impl Tree {
         open
     }
 
-    /// The constants that the sums add that are left.
-    fn left(&self, folded: &Book<'_>) -> Vec<ValueId> {
+    /// The constants that the sums add that are left. What became one on the way, a BatchNorm of constants that was written
+    /// out, is none of those.
+    fn left(&self, original: &Book<'_>, folded: &Book<'_>) -> Vec<ValueId> {
         let nodes = self.nodes.iter().map(|&id| folded.model.node(id));
         let inputs = nodes
             .filter(|node| node.alive)
@@ -55,6 +56,12 @@ impl Tree {
         inputs
             .copied()
             .filter(|&value| folded.is_constant(value))
+            .filter(
+                |&value| match original.model.value_count() > value.index() {
+                    true => original.is_constant(value),
+                    false => true,
+                },
+            )
             .collect()
     }
 
@@ -63,7 +70,7 @@ impl Tree {
         &mut self,
         (original, folded): (&Book<'_>, &Book<'_>),
     ) -> Answer<Vec<Numbers>> {
-        let mut left = self.left(folded);
+        let mut left = self.left(original, folded);
         let mut missing = Vec::new();
         for (place, value) in self.open(original) {
             let same = |other| is_same((original, folded), value, other);
@@ -83,7 +90,7 @@ impl Tree {
         owner: Owner,
         result: &mut Algebra,
     ) -> Answer<()> {
-        let mut left = self.left(folded);
+        let mut left = self.left(original, folded);
         for (_, value) in self.open(original) {
             let same = |other| is_same((original, folded), value, other);
             if !take_first(&mut left, same)? {
@@ -126,7 +133,7 @@ fn take_first(
                 values.remove(index);
                 return Ok(true);
             }
-            Ok(false) | Err(Trouble::Wrong(_)) => {}
+            Ok(false) | Err(Trouble::Wrong(_) | Trouble::Unknown(_)) => {}
             Err(trouble) => return Err(trouble),
         }
     }
