@@ -60,6 +60,13 @@ multiversion! {
 }
 
 multiversion! {
+    /// As [`normalise`], of `data` into `to`.
+    normalise_into = normalise_f32_into [] (
+        data: &[f32], to: &mut [f32], inner: usize, affine: &Affine, bounds: Bounds
+    )
+}
+
+multiversion! {
     /// As [`normalise`], in double precision.
     normalise_double = normalise_f64 [] (data: &mut [f64], inner: usize, affine: &Affine)
 }
@@ -182,7 +189,9 @@ fn moments_of<T: Copy + Into<f64>>(
         let mut centre = first.iter().map(|&x| x.into()).sum::<f64>() / first.len() as f64;
         let (mut sum, mut squares) = deviations(planes, channels * inner, inner, centre);
         let mut off = sum * sum / count;
-        if !(squares <= CANCELLING * (squares - off)) {
+        // NaN is not close either.
+        let close = squares <= CANCELLING * (squares - off);
+        if !close {
             centre += sum / count;
             (sum, squares) = deviations(planes, channels * inner, inner, centre);
             off = sum * sum / count;
@@ -215,6 +224,16 @@ fn moments_of_rows<T: Copy + Into<f64>>(
     }
 }
 
+/// Centre, scale and shift of a channel.
+#[inline(always)]
+fn of_channel(affine: &Affine, channel: usize) -> [f32; 3] {
+    // The centre is rounded; what that leaves over goes into the shift.
+    let centre = affine.centre[channel] as f32;
+    let left_over = affine.centre[channel] - f64::from(centre);
+    let shift = affine.shift[channel] - left_over * affine.scale[channel];
+    [centre, affine.scale[channel] as f32, shift as f32]
+}
+
 #[inline(always)]
 fn normalise_f32(data: &mut [f32], inner: usize, affine: &Affine, bounds: Bounds) {
     if inner == 0 {
@@ -222,14 +241,24 @@ fn normalise_f32(data: &mut [f32], inner: usize, affine: &Affine, bounds: Bounds
     }
     let channels = affine.centre.len();
     for (index, plane) in data.chunks_exact_mut(inner).enumerate() {
-        let channel = index % channels;
-        // The centre is rounded; what that leaves over goes into the shift.
-        let centre = affine.centre[channel] as f32;
-        let left_over = affine.centre[channel] - f64::from(centre);
-        let scale = affine.scale[channel] as f32;
-        let shift = (affine.shift[channel] - left_over * affine.scale[channel]) as f32;
+        let [centre, scale, shift] = of_channel(affine, index % channels);
         for x in plane {
             *x = bounds.keep((*x - centre) * scale + shift);
+        }
+    }
+}
+
+#[inline(always)]
+fn normalise_f32_into(data: &[f32], to: &mut [f32], inner: usize, affine: &Affine, bounds: Bounds) {
+    if inner == 0 {
+        return;
+    }
+    let channels = affine.centre.len();
+    let planes = data.chunks_exact(inner).zip(to.chunks_exact_mut(inner));
+    for (index, (plane, to)) in planes.enumerate() {
+        let [centre, scale, shift] = of_channel(affine, index % channels);
+        for (x, to) in plane.iter().zip(to) {
+            *to = bounds.keep((x - centre) * scale + shift);
         }
     }
 }

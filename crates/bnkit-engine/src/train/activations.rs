@@ -1,7 +1,9 @@
-//! What goes over all activations once more: sums of branches, gates, maximum pooling. Each is one pass here, an activation by bounds
+//! What goes over all activations once more: sums and concatenations of branches, gates,
+//! maximum pooling. Each is one pass here, an activation by bounds
 //! (Relu, Clip) is part of the pass before it, and memory is used again.
 
 use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::array::TypedConcat;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cnn::MaxPool;
 use tract_onnx::tract_core::ops::math::{Add, Max, Min, Mul};
@@ -120,6 +122,12 @@ fn ours(node: &TypedNode, inputs: &[&TypedFact], buffers: &Buffers) -> Option<Bo
         let window = window(pool, inputs)?;
         return Some(Box::new(Pool { window, buffers }));
     }
+    if let Some(concat) = node.op_as::<TypedConcat>() {
+        let shaped = |fact: &&TypedFact| fact.shape.as_concrete().is_some();
+        let ours = inputs.iter().all(shaped);
+        let axis = concat.axis;
+        return ours.then(|| Box::new(Concat { axis, buffers }) as Box<dyn TypedOp>);
+    }
     let [a, b] = inputs else {
         return None;
     };
@@ -184,6 +192,13 @@ struct Gate {
     buffers: Buffers,
 }
 
+/// Values behind one another along an axis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Concat {
+    axis: usize,
+    buffers: Buffers,
+}
+
 /// Maximum pooling of images.
 #[derive(Debug, Clone, PartialEq)]
 struct Pool {
@@ -209,6 +224,7 @@ macro_rules! named {
 
 named!(Sum, "bnkit.Sum");
 named!(Gate, "bnkit.Gate");
+named!(Concat, "bnkit.Concat");
 named!(Pool, "bnkit.MaxPool");
 
 impl TypedOp for Sum {
@@ -222,6 +238,17 @@ impl TypedOp for Sum {
 impl TypedOp for Gate {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         Ok(tvec!(f32::fact(inputs[self.data].shape.clone())))
+    }
+
+    as_op!();
+}
+
+impl TypedOp for Concat {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let mut shape = inputs[0].shape.clone();
+        let size: TDim = inputs.iter().map(|input| &input.shape[self.axis]).sum();
+        shape.set(self.axis, size);
+        Ok(tvec!(f32::fact(shape)))
     }
 
     as_op!();
@@ -286,6 +313,36 @@ impl EvalOp for Gate {
             factors.try_as_plain_ram()?.as_slice::<f32>()?,
         );
         Ok(tvec!(data.into_tvalue()))
+    }
+}
+
+impl EvalOp for Concat {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let mut shape: TVec<usize> = inputs.first().context("no input")?.shape().into();
+        shape[self.axis] = inputs.iter().map(|input| input.shape()[self.axis]).sum();
+        let mut output = self.buffers.take(&shape)?;
+        let run: usize = shape[self.axis..].iter().product();
+        let mut view = output.try_as_plain_ram_mut()?;
+        let to = view.as_slice_mut::<f32>()?;
+        let mut from = 0;
+        for input in &inputs {
+            let size: usize = input.shape()[self.axis..].iter().product();
+            if size == 0 {
+                continue;
+            }
+            let input = input.try_as_plain_ram()?;
+            let runs = input.as_slice::<f32>()?.chunks_exact(size);
+            for (to, run) in to.chunks_exact_mut(run).zip(runs) {
+                to[from..from + size].copy_from_slice(run);
+            }
+            from += size;
+        }
+        inputs
+            .into_iter()
+            .for_each(|input| self.buffers.give(input));
+        Ok(tvec!(output.into_tvalue()))
     }
 }
 

@@ -329,7 +329,7 @@ fn compile(proto: &ModelProto, mut typed: TypedModel, norms: &mut [Norm]) -> Res
             activations::exchange(&mut model, &buffers)?;
             model.into_optimized()
         })
-        .and_then(|model| Program::new(model, &places, &mut met))
+        .and_then(|model| Program::new(model, &places, &mut met, &buffers))
         .map_err(blame)?;
     let lost = always.into_iter().find(|&place| met[place] != 1);
     let twice = (0..norms.len()).find(|&place| met[place] > 1 || norms[place].channels == 0);

@@ -13,6 +13,7 @@ use tract_onnx::tract_core::ops::{
     konst::Const, logic::IfThenElse, scan::Scan, source::TypedSource,
 };
 
+use super::buffers::Buffers;
 use super::operators::{Dropout, Norm};
 use crate::kernels::Bounds;
 
@@ -21,6 +22,7 @@ use crate::kernels::Bounds;
 pub(super) struct Program {
     pub(super) plan: Arc<TypedRunnableModel>,
     pub(super) stages: Vec<Stage>,
+    pub(super) buffers: Buffers,
 }
 
 /// What a sample does on its own, and what then happens to all of them.
@@ -83,11 +85,12 @@ pub(super) fn sites(model: &TypedModel, inside: bool) -> TractResult<Vec<(String
 }
 
 impl Program {
-    /// Cuts an optimised model. `places` has the place of each BatchNorm; `met` counts how often each was found.
+    /// Cuts an optimised model, whose operators share `buffers`. `places` has the place of each BatchNorm; `met` counts how often each was found.
     pub(super) fn new(
         model: TypedModel,
         places: &HashMap<String, usize>,
         met: &mut [usize],
+        buffers: &Buffers,
     ) -> TractResult<Self> {
         let plan = model.into_runnable()?;
         let model = plan.model();
@@ -139,7 +142,7 @@ impl Program {
             } else if let Some(branch) = node.op_as::<IfThenElse>().filter(|op| holds_norms(op)) {
                 let mut body = |body: &TypedModel, mapping: &[usize]| -> TractResult<_> {
                     let body = body.clone().into_optimized()?;
-                    Ok((mapping.to_vec(), Self::new(body, places, met)?))
+                    Ok((mapping.to_vec(), Self::new(body, places, met, buffers)?))
                 };
                 let branches = Box::new([
                     body(&branch.then_body, &branch.then_input_mapping)?,
@@ -153,7 +156,11 @@ impl Program {
             stages.last_mut().expect("one at least").end = Some(end);
             stages.push(Stage::default());
         }
-        Ok(Self { plan, stages })
+        Ok(Self {
+            plan,
+            stages,
+            buffers: buffers.clone(),
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::OutletId;
 use tract_onnx::tract_core::model::TypedSimpleState;
 
+use super::buffers::Buffers;
 use super::program::{End, Program, Stage, Step};
 use super::{Norm, Statistics, dropout};
 use crate::kernels::{self, Affine};
@@ -55,7 +56,7 @@ pub(super) fn run(
         let (seed, rows) = (pass.seed, pass.rows);
         let seen = each(&mut seats, |index, seat| {
             if let Some((step, affine)) = &pending {
-                normalise(seat, step, affine)?;
+                normalise(seat, step, affine, &program.buffers)?;
             }
             for step in &stage.steps {
                 if outputs || step.wanted {
@@ -243,17 +244,31 @@ fn moments(seat: &Seat, step: &Step) -> TractResult<Moments> {
     })
 }
 
-fn normalise(seat: &mut Seat, step: &Step, affine: &Affine) -> TractResult<()> {
-    let mut x = take(seat, step)?.swap_remove(0).into_tensor();
+fn normalise(seat: &mut Seat, step: &Step, affine: &Affine, buffers: &Buffers) -> TractResult<()> {
+    let x = take(seat, step)?.swap_remove(0);
     let (_, _, inner) = planes(x.shape());
-    let double = x.datum_type() == DatumType::F64;
-    let mut view = x.try_as_plain_ram_mut()?;
-    if double {
+    let normal = if x.datum_type() == DatumType::F64 {
+        let mut x = x.into_tensor();
+        let mut view = x.try_as_plain_ram_mut()?;
         kernels::normalise_double(view.as_slice_mut::<f64>()?, inner, affine);
-    } else {
+        x
+    } else if x.is_exclusive() {
+        let mut x = x.into_tensor();
+        let mut view = x.try_as_plain_ram_mut()?;
         kernels::normalise(view.as_slice_mut::<f32>()?, inner, affine, step.bounds);
-    }
-    put(seat, step, tvec!(x.into_tvalue()));
+        x
+    } else {
+        let mut normal = buffers.take(x.shape())?;
+        kernels::normalise_into(
+            x.try_as_plain_ram()?.as_slice::<f32>()?,
+            normal.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?,
+            inner,
+            affine,
+            step.bounds,
+        );
+        normal
+    };
+    put(seat, step, tvec!(normal.into_tvalue()));
     Ok(())
 }
 
