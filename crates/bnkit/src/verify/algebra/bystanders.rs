@@ -66,6 +66,10 @@ pub(super) fn check(
                 }
                 Err(Trouble::Wrong(why)) => result.reject(owner, name, why),
                 Err(Trouble::Unknown(why)) => result.doubt(owner, name, why),
+                // An expression of things that do not fit together.
+                Err(Trouble::Unreadable(error)) if original.model.value(old).tensor.is_none() => {
+                    result.doubt(owner, name, error.to_string());
+                }
                 Err(Trouble::Unreadable(error)) => return Err(Error::Model(error)),
             }
         }

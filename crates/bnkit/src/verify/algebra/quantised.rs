@@ -28,10 +28,10 @@ fn producer<'m>(book: &Book<'m>, mut value: ValueId) -> Option<&'m Node> {
             value = node.input(0)?;
             continue;
         }
-        let constants = node.inputs.iter().flatten();
-        let all =
-            constants.clone().count() > 1 && constants.into_iter().all(|&c| book.is_constant(c));
-        return (node.is("DequantizeLinear") && all).then_some(node);
+        let complete = node.input(0).is_some() && node.input(1).is_some();
+        let mut inputs = node.inputs.iter().flatten();
+        let constant = complete && inputs.all(|&input| book.is_constant(input));
+        return (node.is("DequantizeLinear") && constant).then_some(node);
     }
 }
 
