@@ -78,6 +78,12 @@ limits! {
     archive_bytes = 1 << 28;
     /// How many times its size an `.npz` archive may take, unpacked, if that is more.
     archive_ratio = 100;
+    /// Bytes of a text file of labels.
+    labels_bytes = 1 << 28;
+    /// Bytes of a file of partial moments.
+    partial_bytes = 1 << 28;
+    /// Bytes of a file of kept statistics.
+    kept_bytes = 1 << 30;
     /// Bytes of a YAML file: a configuration, a pairing, a description of what is done to images.
     yaml_bytes = 1 << 20;
     /// Brackets that are open at once in a YAML file.

@@ -159,21 +159,29 @@ impl Source {
     }
 }
 
+/// A file of at most `most` bytes.
+///
+/// # Errors
+/// If it cannot be read, is no regular file, or is longer; with the file.
+pub fn read_bytes(path: &Path, most: u64) -> Result<Bytes> {
+    let source = Source::open(path)?;
+    if source.len() > most {
+        let message = format!(
+            "the file has {} bytes; more than {most} are not read",
+            source.len()
+        );
+        return Err(Error::invalid(message).in_file(path));
+    }
+    source.read(0..source.len())
+}
+
 /// The text of a file of at most `most` bytes.
 ///
 /// # Errors
-/// If it cannot be read, is no regular file, is longer, or is no UTF-8; with the file.
+/// As [`read_bytes`]; also if it is no UTF-8.
 pub fn read_text(path: &Path, most: u64) -> Result<String> {
-    let source = Source::open(path)?;
-    let wrong = |message: String| Error::invalid(message).in_file(path);
-    if source.len() > most {
-        return Err(wrong(format!(
-            "the file has {} bytes; more than {most} are not read",
-            source.len()
-        )));
-    }
-    let bytes = source.read(0..source.len())?;
-    String::from_utf8(bytes.to_vec()).map_err(|_| wrong("the file is no UTF-8 text".to_owned()))
+    String::from_utf8(read_bytes(path, most)?.to_vec())
+        .map_err(|_| Error::invalid("the file is no UTF-8 text").in_file(path))
 }
 
 /// A small read-ahead over a [`Source`], for walking through the structure of a file.

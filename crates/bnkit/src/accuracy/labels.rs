@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bnkit_model::{DType, Error as ModelError};
+use bnkit_model::source::read_text;
+use bnkit_model::{DType, Error as ModelError, Limits};
 
 use crate::{Result, data};
 
@@ -46,8 +47,7 @@ impl Labels {
         let classes = match is_npy {
             true => Classes::InOrder(of_array(path)?),
             false => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| ModelError::io(path, "cannot read", error))?;
+                let text = read_text(path, Limits::get().labels_bytes)?;
                 of_text(&text).map_err(|message| ModelError::invalid(message).in_file(path))?
             }
         };

@@ -6,8 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use bnkit_model::Error as ModelError;
 use bnkit_model::onnx::{Model, Payload};
+use bnkit_model::source::read_bytes;
+use bnkit_model::{Error as ModelError, Limits};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -258,7 +259,7 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Together> {
 }
 
 fn read(path: &Path) -> Result<Partial> {
-    let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, "cannot read", error))?;
+    let bytes = read_bytes(path, Limits::get().partial_bytes)?;
     let wrong = |message: String| Error::from(ModelError::invalid(message).in_file(path));
     #[derive(Deserialize)]
     struct Head {

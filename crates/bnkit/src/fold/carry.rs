@@ -3,6 +3,7 @@
 //! A carrier says what the affine is on its other side; whether anybody else reads the values in between is the
 //! business of the walk in `walk.rs`.
 
+use bnkit_model::Limits;
 use bnkit_model::onnx::{NodeId, ValueId};
 
 use super::context::Context;
@@ -90,6 +91,33 @@ fn through(affine: Affine) -> Answer<Vec<Way>> {
     Ok(vec![vec![(0, affine)]])
 }
 
+/// The only way: `affine` on those of `total` features that `places` names.
+fn placed(
+    context: &Context<'_>,
+    node: NodeId,
+    affine: &Affine,
+    places: impl IntoIterator<Item = usize>,
+    (total, axis): (usize, usize),
+) -> Answer<Vec<Way>> {
+    require_followed(context, node, total, axis)?;
+    let places: Vec<usize> = places.into_iter().collect();
+    through(affine.placed(&places, total, axis))
+}
+
+/// Refuses more features than anybody has: a file may claim any number.
+fn require_followed(
+    context: &Context<'_>,
+    node: NodeId,
+    features: usize,
+    axis: usize,
+) -> Answer<()> {
+    if features as u64 <= Limits::get().constant_elements {
+        return Ok(());
+    }
+    let what = format!("has {features} features on axis {axis}, more than are followed");
+    stop(context, node, "channel-axis", what)
+}
+
 /// A refusal that names the node.
 fn stop<T>(
     context: &Context<'_>,
@@ -159,7 +187,10 @@ fn rank(context: &Context<'_>, node: NodeId) -> Answer<usize> {
 fn size(context: &Context<'_>, node: NodeId, value: ValueId, axis: usize) -> Answer<usize> {
     let size = context.types.dim(value, axis);
     match size.and_then(|size| usize::try_from(size).ok()) {
-        Some(size) => Ok(size),
+        Some(size) => {
+            require_followed(context, node, size, axis)?;
+            Ok(size)
+        }
         None => {
             let name = &context.model.value(value).name;
             let what = format!("is about axis {axis} of \"{name}\", whose size is not known");

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use bnkit_model::onnx::AttributeValue;
-use bnkit_model::{DType, Tensor};
+use bnkit_model::source::read_bytes;
+use bnkit_model::{DType, Limits, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
@@ -247,8 +248,7 @@ pub(super) fn encode(record: &Record, tensors: &BTreeMap<String, Tensor>) -> Res
 /// If it cannot be read, is no such file, or was written by another version of the schema.
 pub(super) fn read(path: &Path) -> Result<(Record, BTreeMap<String, Tensor>)> {
     let wrong = |why: String| Error::Request(format!("{}: {why}", path.display()));
-    let bytes = std::fs::read(path)
-        .map_err(|error| Error::Model(bnkit_model::Error::io(path, "cannot read", error)))?;
+    let bytes = read_bytes(path, Limits::get().kept_bytes)?;
     let not_ours = "this is not a file that `bnkit fold --keep-stats` wrote";
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)
         .map_err(|error| wrong(format!("{not_ours}: {error}")))?;

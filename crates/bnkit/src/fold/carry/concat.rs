@@ -7,7 +7,7 @@
 
 use bnkit_model::onnx::NodeId;
 
-use super::{Carrier, Way, features, normal_axis, size, stop, through};
+use super::{Carrier, Way, features, normal_axis, placed, size, stop, through};
 use crate::affine::Affine;
 use crate::fold::context::Context;
 use crate::refusal::Answer;
@@ -54,6 +54,10 @@ fn sizes(context: &Context<'_>, node: NodeId, axis: usize) -> Answer<Vec<usize>>
         .collect()
 }
 
+fn sum(sizes: &[usize]) -> usize {
+    sizes.iter().fold(0, |sum, &size| sum.saturating_add(size))
+}
+
 fn backward(context: &Context<'_>, node: NodeId, _: usize, affine: &Affine) -> Answer<Vec<Way>> {
     let whole = || {
         let slots = 0..context.model.node(node).inputs.len();
@@ -66,7 +70,7 @@ fn backward(context: &Context<'_>, node: NodeId, _: usize, affine: &Affine) -> A
         return whole();
     }
     let sizes = sizes(context, node, axis)?;
-    if sizes.iter().sum::<usize>() != affine.len() {
+    if sum(&sizes) != affine.len() {
         let what = format!("joins {sizes:?} channels, the affine has {}", affine.len());
         return stop(context, node, "channel-axis", what);
     }
@@ -94,7 +98,7 @@ fn forward(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) ->
     }
     features(context, node, context.input(node, slot)?, affine)?;
     let sizes = sizes(context, node, axis)?;
-    let start: usize = sizes[..slot].iter().sum();
-    let places: Vec<usize> = (start..start + sizes[slot]).collect();
-    through(affine.placed(&places, sizes.iter().sum(), axis))
+    let (start, total) = (sum(&sizes[..slot]), sum(&sizes));
+    let places = start..start.saturating_add(sizes[slot]);
+    placed(context, node, affine, places, (total, axis))
 }

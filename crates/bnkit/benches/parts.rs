@@ -1,0 +1,271 @@
+//! The parts of a fold, and the moments that a recalibration takes, each on its own.
+//!
+//! ```sh
+//! cargo bench --workspace --bench parts                # all
+//! cargo bench --workspace --bench parts -- plan        # those with "plan" in their name
+//! ```
+//!
+//! Models: chains of Conv, BatchNorm and Relu with 10, 100, 1,000 and 10,000 BatchNorms (does the time grow with their number alone?), and
+//! a wide one whose weights take 64 MB (what do the elements cost?).
+
+#![allow(missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use bnkit::fold::{self, Options, Plan};
+use bnkit::model::onnx::{Model, Precision, SaveOptions, Types};
+use bnkit::model::proto::{
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+};
+use bnkit::verify::{self, VerifyOptions, algebra};
+use bnkit_engine::Moments;
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{Bencher, black_box};
+use prost::Message;
+
+const NORMS: [usize; 4] = [10, 100, 1_000, 10_000];
+
+fn main() {
+    divan::main();
+}
+
+/// An initializer of small numbers.
+fn tensor(name: String, dims: &[usize]) -> TensorProto {
+    let count: usize = dims.iter().product();
+    let bytes: Vec<u8> = (0..count)
+        .flat_map(|at| (((at * 37 % 101) + 1) as f32 / 101.0).to_le_bytes())
+        .collect();
+    TensorProto {
+        name: Some(name),
+        dims: dims.iter().map(|&dim| dim as i64).collect(),
+        data_type: Some(1),
+        raw_data: Some(bytes.into()),
+        ..Default::default()
+    }
+}
+
+fn image(name: &str, channels: usize) -> ValueInfoProto {
+    let dims = [1, channels as i64, 4, 4].map(|size| tensor_shape_proto::Dimension {
+        value: Some(tensor_shape_proto::dimension::Value::DimValue(size)),
+        ..Default::default()
+    });
+    let tensor = type_proto::Tensor {
+        elem_type: Some(1),
+        shape: Some(TensorShapeProto { dim: dims.to_vec() }),
+    };
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Conv 1×1, BatchNorm, Relu, so many times, on so many channels.
+fn chain(norms: usize, channels: usize) -> Vec<u8> {
+    let mut graph = GraphProto {
+        name: Some("chain".to_owned()),
+        input: vec![image("x0", channels)],
+        output: vec![image(&format!("x{norms}"), channels)],
+        ..Default::default()
+    };
+    let node = |graph: &mut GraphProto, op: &str, inputs: Vec<String>, output: String| {
+        graph.node.push(NodeProto {
+            op_type: Some(op.to_owned()),
+            input: inputs,
+            output: vec![output],
+            ..Default::default()
+        });
+    };
+    for at in 0..norms {
+        let name = |role: &str| format!("{role}{at}");
+        graph
+            .initializer
+            .push(tensor(name("w"), &[channels, channels, 1, 1]));
+        let inputs = vec![name("x"), name("w")];
+        node(&mut graph, "Conv", inputs, name("c"));
+        let roles = ["g", "b", "m", "v"].map(name);
+        let vectors = roles.iter().map(|role| tensor(role.clone(), &[channels]));
+        graph.initializer.extend(vectors);
+        let inputs = [vec![name("c")], roles.to_vec()].concat();
+        node(&mut graph, "BatchNormalization", inputs, name("n"));
+        let next = format!("x{}", at + 1);
+        node(&mut graph, "Relu", vec![name("n")], next);
+    }
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto {
+            version: Some(17),
+            ..Default::default()
+        }],
+        graph: Some(graph),
+        ..Default::default()
+    };
+    model.encode_to_vec()
+}
+
+fn many(norms: usize) -> Model {
+    Model::from_bytes(chain(norms, 8)).expect("a chain")
+}
+
+/// 16 layers of 1024 channels: 64 MB.
+fn wide() -> &'static Path {
+    static FILE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = FILE.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("wide.onnx");
+        std::fs::write(&path, chain(16, 1024)).expect("a file");
+        (folder, path)
+    });
+    path
+}
+
+fn planned(model: &Model) -> Plan {
+    fold::plan(model, &Options::default()).expect("a plan")
+}
+
+/// The structure of a file, without the elements of its tensors.
+#[divan::bench_group]
+mod parse {
+    use super::*;
+
+    #[divan::bench(args = NORMS)]
+    fn many_norms(bencher: Bencher, norms: usize) {
+        let bytes = chain(norms, 8);
+        bencher
+            .counter(ItemsCount::new(norms))
+            .with_inputs(|| bytes.clone())
+            .bench_values(|bytes| Model::from_bytes(bytes).expect("a chain"));
+    }
+
+    #[divan::bench]
+    fn wide_file() -> Model {
+        Model::open(black_box(wide())).expect("a file")
+    }
+}
+
+/// Types and shapes of all values.
+#[divan::bench(args = NORMS)]
+fn view(bencher: Bencher, norms: usize) {
+    let model = many(norms);
+    bencher
+        .counter(ItemsCount::new(norms))
+        .bench(|| Types::derive(black_box(&model)));
+}
+
+/// What can be folded, and the edits that do it. Small constants are read, weights are not.
+#[divan::bench_group]
+mod plan {
+    use super::*;
+
+    #[divan::bench(args = NORMS)]
+    fn many_norms(bencher: Bencher, norms: usize) {
+        let model = many(norms);
+        bencher
+            .counter(ItemsCount::new(norms))
+            .bench(|| planned(black_box(&model)));
+    }
+
+    #[divan::bench]
+    fn wide_file(bencher: Bencher) {
+        let model = Model::open(wide()).expect("a file");
+        bencher.bench(|| planned(black_box(&model)));
+    }
+}
+
+/// New weights from old ones, in f64, rounded once.
+#[divan::bench]
+fn apply(bencher: Bencher) {
+    let model = Model::open(wide()).expect("a file");
+    let plan = planned(&model);
+    let weight = plan
+        .apply()
+        .constants()
+        .max_by_key(|tensor| tensor.len())
+        .expect("a weight");
+    bencher
+        .counter(BytesCount::new(weight.len() * 4))
+        .bench(|| {
+            plan.apply()
+                .read_tensor(black_box(weight))
+                .expect("a tensor")
+        });
+}
+
+/// All of a folded file: 64 MB, most of them computed on the way.
+#[divan::bench_group]
+mod save {
+    use super::*;
+
+    #[divan::bench]
+    fn to_bytes(bencher: Bencher) {
+        let model = Model::open(wide()).expect("a file");
+        let plan = planned(&model);
+        bencher
+            .counter(BytesCount::new(64usize << 20))
+            .bench(|| plan.apply().to_bytes(Precision::Stored).expect("bytes"));
+    }
+
+    #[divan::bench]
+    fn to_a_file(bencher: Bencher) {
+        let model = Model::open(wide()).expect("a file");
+        let plan = planned(&model);
+        let out = wide().with_file_name("out.onnx");
+        bencher.counter(BytesCount::new(64usize << 20)).bench(|| {
+            plan.apply()
+                .save(&out, SaveOptions::default())
+                .expect("a file")
+        });
+    }
+}
+
+/// Mean and squared deviations of each channel of an activation.
+#[divan::bench(args = [(64, 12_544), (256, 3_136), (512, 49), (2_048, 49)])]
+fn moments(bencher: Bencher, (channels, pixels): (usize, usize)) {
+    let data: Vec<f32> = (0..channels * pixels)
+        .map(|at| (at * 37 % 101) as f32 / 50.0 - 1.0)
+        .collect();
+    bencher
+        .counter(BytesCount::of_slice(&data))
+        .bench(|| Moments::of_planes(black_box(&data), 1, channels, pixels));
+}
+
+/// The first level of the proof: every changed constant is computed once more, another way.
+#[divan::bench_group(sample_count = 10)]
+mod level_1 {
+    use super::*;
+
+    fn check(model: &Model, plan: &Plan) {
+        let found = algebra::check_merged(model, plan.apply(), &plan.routes, &plan.merges);
+        assert!(found.expect("it can be read").failures.is_empty());
+    }
+
+    #[divan::bench(args = NORMS)]
+    fn many_norms(bencher: Bencher, norms: usize) {
+        let model = many(norms);
+        let plan = planned(&model);
+        bencher
+            .counter(ItemsCount::new(norms))
+            .bench(|| check(&model, &plan));
+    }
+
+    #[divan::bench]
+    fn wide_file(bencher: Bencher) {
+        let model = Model::open(wide()).expect("a file");
+        let plan = planned(&model);
+        bencher.bench(|| check(&model, &plan));
+    }
+}
+
+/// The whole proof: the first level, and both models run in f32 and f64.
+#[divan::bench(sample_count = 5)]
+fn proof(bencher: Bencher) {
+    let model = Model::open(wide()).expect("a file");
+    let plan = planned(&model);
+    let (options, verify) = (Options::default(), VerifyOptions::default());
+    bencher.bench(|| verify::prove(&model, &plan, &options, &verify).expect("a proof"));
+}
