@@ -215,8 +215,9 @@ impl Winograd {
                     }
                     *row = before(simd, *row);
                 }
-                for x in 0..4 {
-                    let column = before(simd, [rows[0][x], rows[1][x], rows[2][x], rows[3][x]]);
+                let [a, b, c, d] = rows;
+                for (x, (((a, b), c), d)) in a.into_iter().zip(b).zip(c).zip(d).enumerate() {
+                    let column = before(simd, [a, b, c, d]);
                     for (y, value) in column.into_iter().enumerate() {
                         let at = (4 * y + x) * point + channel * run + from;
                         S::as_mut_simd_f32s(&mut points[at..at + lanes]).0[0] = value;

@@ -101,9 +101,10 @@ impl Phases {
             }
             let (pairs, _) = line.as_chunks::<2>();
             let pairs = &pairs[..across + 1];
-            for x in 0..across {
-                [a[x], b[x]] = pairs[x];
-                [c[x], d[x]] = pairs[x + 1];
+            for (pairs, (((a, b), c), d)) in pairs.windows(2).zip(a.iter_mut().zip(b).zip(c).zip(d))
+            {
+                [*a, *b] = pairs[0];
+                [*c, *d] = pairs[1];
             }
         }
     }
