@@ -15,7 +15,7 @@ const PASS: usize = 1152;
 const TURNS: usize = 32;
 
 /// Shapes and steps; rows before columns.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Geometry {
     pub(super) groups: usize,
     /// Input channels of a group.

@@ -1,12 +1,14 @@
 //! Dense convolution of single-precision images: tract's gathers columns for every product, which took half the time of a ResNet.
 //!
-//! Two ways, both on registers full of sums ([`pulp`] gives vectors of the processor's own width, without `unsafe`): [`direct`] for
-//! any kernel, a vector of output channels at a time; [`pointwise`] for 1 × 1 kernels, a vector of pixels at a time. Weights are laid
+//! Three ways, all on registers full of sums ([`pulp`] gives vectors of the processor's own width, without `unsafe`): [`direct`] for
+//! any kernel, a vector of output channels at a time; [`pointwise`] for 1 × 1 kernels, a vector of pixels at a time; [`winograd`] for
+//! 3 × 3 kernels of stride 1, with fewer products, where images and channels are many enough. Weights are laid
 //! out once, when the model is compiled. What has no constant weights, few channels in a group, or runs on a processor without
 //! fused multiply-add, stays with tract.
 
 mod direct;
 mod pointwise;
+mod winograd;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -20,6 +22,7 @@ use tract_onnx::tract_core::ops::nn::DataFormat;
 use super::buffers::Buffers;
 use direct::{Direct, Geometry};
 use pointwise::Pointwise;
+use winograd::Winograd;
 
 /// Narrower vectors are not worth it: the processor has none, or no fused multiply-add.
 const MIN_LANES: usize = 4;
@@ -46,6 +49,7 @@ struct Convolve {
 enum Way {
     Direct(Direct),
     Pointwise(Pointwise),
+    Winograd(Winograd),
 }
 
 impl fmt::Debug for Convolve {
@@ -163,7 +167,12 @@ fn ours(
         && geometry.strides == [1, 1]
         && geometry.output == geometry.image
         && geometry.padding == [0, 0];
-    let way = if single_pixels && conv.group == 1 && height * width >= MIN_PIXELS {
+    let winograd = Winograd::suits(&geometry)
+        .then(|| Winograd::new(&geometry, weights, &bias, lanes))
+        .flatten();
+    let way = if let Some(winograd) = winograd {
+        Way::Winograd(winograd)
+    } else if single_pixels && conv.group == 1 && height * width >= MIN_PIXELS {
         Way::Pointwise(Pointwise::new(depth, weights, bias))
     } else {
         if single_pixels {
@@ -257,6 +266,7 @@ impl WithSimd for Job<'_> {
         match self.way {
             Way::Direct(direct) => direct.run(simd, self.image, self.output, self.scratch),
             Way::Pointwise(point) => point.run(simd, self.image, self.output, self.scratch),
+            Way::Winograd(winograd) => winograd.run(simd, self.image, self.output, self.scratch),
         }
     }
 }

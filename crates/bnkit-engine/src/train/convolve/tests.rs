@@ -97,6 +97,10 @@ fn every_geometry_gives_what_tract_gives() {
             Case([5, 64, 1], [14, 14], [3, 3], one, one, one, one),
         ),
         (
+            "three by three, by Winograd",
+            Case([40, 70, 1], [15, 17], [3, 3], one, one, one, [2, 0]),
+        ),
+        (
             "odd channels",
             Case([3, 37, 1], [9, 12], [3, 3], one, one, one, one),
         ),
