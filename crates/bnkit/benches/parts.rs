@@ -215,11 +215,13 @@ mod save {
         let model = Model::open(wide()).expect("a file");
         let plan = planned(&model);
         let out = wide().with_file_name("out.onnx");
-        bencher.counter(BytesCount::new(64usize << 20)).bench(|| {
-            plan.apply()
-                .save(&out, SaveOptions::default())
-                .expect("a file")
-        });
+        let options = || SaveOptions {
+            force: true,
+            ..SaveOptions::default()
+        };
+        bencher
+            .counter(BytesCount::new(64usize << 20))
+            .bench(|| plan.apply().save(&out, options()).expect("a file"));
     }
 }
 
