@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Models: chains of Conv, BatchNorm and Relu with 10, 100, 1,000 and 10,000 BatchNorms (does the time grow with their number alone?), and
-//! a wide one whose weights take 64 MB (what do the elements cost?).
+//! a wide one whose weights take 64 MB (what do the elements cost?). Real ones beside the workspace (`BNKIT_MODELS`, else
+//! `../shared/models`) are measured, too, where they are there.
 
 #![allow(missing_docs)]
 
@@ -19,6 +20,7 @@ use bnkit::model::proto::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
     TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
+use bnkit::report::Verdict;
 use bnkit::verify::{self, VerifyOptions, algebra};
 use bnkit_engine::Moments;
 use divan::counter::{BytesCount, ItemsCount};
@@ -31,11 +33,24 @@ fn main() {
     divan::main();
 }
 
-/// An initializer of small numbers.
-fn tensor(name: String, dims: &[usize]) -> TensorProto {
+/// A BatchNorm's parameter: numbers above 0, at most 1.
+fn vector(name: String, channels: usize) -> TensorProto {
+    tensor(name, &[channels], |step| (step + 1.0) / 101.0)
+}
+
+/// A kernel of both signs, the smaller the more channels there are: else a long chain overflows, and there is nothing to prove.
+fn kernel(name: String, channels: usize) -> TensorProto {
+    let scale = 50.0 * (channels as f32).sqrt();
+    tensor(name, &[channels, channels, 1, 1], |step| {
+        (step - 50.0) / scale
+    })
+}
+
+/// An initializer whose elements are made of steps from 0 to 100.
+fn tensor(name: String, dims: &[usize], element: impl Fn(f32) -> f32) -> TensorProto {
     let count: usize = dims.iter().product();
     let bytes: Vec<u8> = (0..count)
-        .flat_map(|at| (((at * 37 % 101) + 1) as f32 / 101.0).to_le_bytes())
+        .flat_map(|at| element((at * 37 % 101) as f32).to_le_bytes())
         .collect();
     TensorProto {
         name: Some(name),
@@ -83,13 +98,11 @@ fn chain(norms: usize, channels: usize) -> Vec<u8> {
     };
     for at in 0..norms {
         let name = |role: &str| format!("{role}{at}");
-        graph
-            .initializer
-            .push(tensor(name("w"), &[channels, channels, 1, 1]));
+        graph.initializer.push(kernel(name("w"), channels));
         let inputs = vec![name("x"), name("w")];
         node(&mut graph, "Conv", inputs, name("c"));
         let roles = ["g", "b", "m", "v"].map(name);
-        let vectors = roles.iter().map(|role| tensor(role.clone(), &[channels]));
+        let vectors = roles.iter().map(|role| vector(role.clone(), channels));
         graph.initializer.extend(vectors);
         let inputs = [vec![name("c")], roles.to_vec()].concat();
         node(&mut graph, "BatchNormalization", inputs, name("n"));
@@ -124,6 +137,24 @@ fn wide() -> &'static Path {
     path
 }
 
+/// Those of a few real models that are there, by their names in the collection.
+fn real() -> Vec<&'static str> {
+    let all = ["nets/mobilenet_v2/model.onnx", "real/ppocr_v2_cls.onnx"];
+    let there = |name: &&str| located(name).is_file();
+    all.into_iter().filter(there).collect()
+}
+
+fn located(name: &str) -> PathBuf {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models");
+    std::env::var_os("BNKIT_MODELS")
+        .map_or(beside, PathBuf::from)
+        .join(name)
+}
+
+fn opened(name: &str) -> Model {
+    Model::open(&located(name)).expect("a model")
+}
+
 fn planned(model: &Model) -> Plan {
     fold::plan(model, &Options::default()).expect("a plan")
 }
@@ -145,6 +176,11 @@ mod parse {
     #[divan::bench]
     fn wide_file() -> Model {
         Model::open(black_box(wide())).expect("a file")
+    }
+
+    #[divan::bench(args = real())]
+    fn real_model(name: &str) -> Model {
+        opened(black_box(name))
     }
 }
 
@@ -173,6 +209,12 @@ mod plan {
     #[divan::bench]
     fn wide_file(bencher: Bencher) {
         let model = Model::open(wide()).expect("a file");
+        bencher.bench(|| planned(black_box(&model)));
+    }
+
+    #[divan::bench(args = real())]
+    fn real_model(bencher: Bencher, name: &str) {
+        let model = opened(name);
         bencher.bench(|| planned(black_box(&model)));
     }
 }
@@ -242,8 +284,11 @@ mod level_1 {
     use super::*;
 
     fn check(model: &Model, plan: &Plan) {
-        let found = algebra::check_merged(model, plan.apply(), &plan.routes, &plan.merges);
-        assert!(found.expect("it can be read").failures.is_empty());
+        let found = algebra::check_merged(model, plan.apply(), &plan.routes, &plan.merges)
+            .expect("it can be read");
+        assert!(found.failures.is_empty());
+        assert!(found.checked > 0, "nothing was folded");
+        assert_eq!(found.checked, plan.routes.len() + plan.merges.len());
     }
 
     #[divan::bench(args = NORMS)]
@@ -261,13 +306,36 @@ mod level_1 {
         let plan = planned(&model);
         bencher.bench(|| check(&model, &plan));
     }
+
+    #[divan::bench(args = real())]
+    fn real_model(bencher: Bencher, name: &str) {
+        let model = opened(name);
+        let plan = planned(&model);
+        bencher.bench(|| check(&model, &plan));
+    }
 }
 
 /// The whole proof: the first level, and both models run in f32 and f64.
-#[divan::bench(sample_count = 5)]
-fn proof(bencher: Bencher) {
-    let model = Model::open(wide()).expect("a file");
-    let plan = planned(&model);
-    let (options, verify) = (Options::default(), VerifyOptions::default());
-    bencher.bench(|| verify::prove(&model, &plan, &options, &verify).expect("a proof"));
+#[divan::bench_group(sample_count = 5)]
+mod proof {
+    use super::*;
+
+    fn prove(bencher: Bencher, model: &Model) {
+        let plan = planned(model);
+        let (options, verify) = (Options::default(), VerifyOptions::default());
+        bencher.bench(|| {
+            let proof = verify::prove(model, &plan, &options, &verify).expect("a proof");
+            assert_eq!(proof.verdict, Verdict::Equivalent, "{:?}", proof.notes);
+        });
+    }
+
+    #[divan::bench]
+    fn wide_file(bencher: Bencher) {
+        prove(bencher, &Model::open(wide()).expect("a file"));
+    }
+
+    #[divan::bench(args = real())]
+    fn real_model(bencher: Bencher, name: &str) {
+        prove(bencher, &opened(name));
+    }
 }
