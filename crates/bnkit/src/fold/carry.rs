@@ -91,19 +91,6 @@ fn through(affine: Affine) -> Answer<Vec<Way>> {
     Ok(vec![vec![(0, affine)]])
 }
 
-/// The only way: `affine` on those of `total` features that `places` names.
-fn placed(
-    context: &Context<'_>,
-    node: NodeId,
-    affine: &Affine,
-    places: impl IntoIterator<Item = usize>,
-    (total, axis): (usize, usize),
-) -> Answer<Vec<Way>> {
-    require_followed(context, node, total, axis)?;
-    let places: Vec<usize> = places.into_iter().collect();
-    through(affine.placed(&places, total, axis))
-}
-
 /// Refuses more features than anybody has: a file may claim any number.
 fn require_followed(
     context: &Context<'_>,

@@ -7,7 +7,7 @@
 
 use bnkit_model::onnx::NodeId;
 
-use super::{Carrier, Way, features, normal_axis, placed, size, stop, through};
+use super::{Carrier, Way, features, normal_axis, require_followed, size, stop, through};
 use crate::affine::Affine;
 use crate::fold::context::Context;
 use crate::refusal::Answer;
@@ -99,6 +99,7 @@ fn forward(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) ->
     features(context, node, context.input(node, slot)?, affine)?;
     let sizes = sizes(context, node, axis)?;
     let (start, total) = (sum(&sizes[..slot]), sum(&sizes));
-    let places = start..start.saturating_add(sizes[slot]);
-    placed(context, node, affine, places, (total, axis))
+    require_followed(context, node, total, axis)?;
+    let places: Vec<usize> = (start..start + sizes[slot]).collect();
+    through(affine.placed(&places, total, axis))
 }

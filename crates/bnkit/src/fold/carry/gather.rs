@@ -5,7 +5,7 @@
 
 use bnkit_model::onnx::NodeId;
 
-use super::{Carrier, Way, features, normal_axis, placed, rank, require_data, size, stop, through};
+use super::{Carrier, Way, features, normal_axis, rank, require_data, size, stop, through};
 use crate::affine::Affine;
 use crate::fold::context::Context;
 use crate::refusal::Answer;
@@ -78,7 +78,7 @@ fn backward(context: &Context<'_>, node: NodeId, _: usize, affine: &Affine) -> A
         );
         return stop(context, node, "channel-axis", what);
     }
-    placed(context, node, affine, chosen, (total, axis))
+    through(affine.placed(&chosen, total, axis))
 }
 
 fn forward(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> Answer<Vec<Way>> {

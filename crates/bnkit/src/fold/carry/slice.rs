@@ -5,9 +5,7 @@
 
 use bnkit_model::onnx::NodeId;
 
-use super::{
-    Carrier, Way, features, ints, normal_axes, placed, rank, require_data, size, stop, through,
-};
+use super::{Carrier, Way, features, ints, normal_axes, rank, require_data, size, stop, through};
 use crate::affine::Affine;
 use crate::fold::context::Context;
 use crate::refusal::Answer;
@@ -96,7 +94,7 @@ fn backward(context: &Context<'_>, node: NodeId, _: usize, affine: &Affine) -> A
         );
         return stop(context, node, "channel-axis", what);
     }
-    placed(context, node, affine, kept, (total, axis))
+    through(affine.placed(&kept, total, axis))
 }
 
 fn forward(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> Answer<Vec<Way>> {

@@ -1,6 +1,6 @@
 //! What the golden graphs do not show: limits, what the report says, and that the proof names a merge that is wrong.
 
-use bnkit_model::onnx::{AttributeValue, Edit, Model, NewTensor, Recipe};
+use bnkit_model::onnx::{AttributeValue, Edit, Model, NewTensor, Recipe, ValueId};
 
 use crate::fold::{Options, Plan, plan, plan_without};
 use crate::report::{Decision, Verdict};
@@ -36,23 +36,26 @@ fn block() -> Net {
         .output("y")
 }
 
+/// Adds a little to one element of a constant.
+fn nudge(model: &mut Model, value: ValueId, at: usize) {
+    let tensor = model.value(value).tensor.clone().unwrap();
+    let mut numbers = model.read_f64(&tensor).unwrap();
+    numbers[at] += 0.01;
+    let tensor = NewTensor {
+        dtype: tensor.dtype,
+        dims: tensor.dims,
+        recipe: Recipe::values(numbers).into(),
+    };
+    model.apply(&[Edit::SetConstant { value, tensor }]).unwrap();
+}
+
 /// Adds a little to one weight of the Conv that is left.
 fn spoiled(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
     let mut folded = plan.apply().clone();
     let conv = folded.nodes().find(|(_, node)| node.is("Conv")).unwrap().1;
     let value = conv.input(1).unwrap();
-    let tensor = folded.value(value).tensor.clone().unwrap();
-    let mut numbers = folded.read_f64(&tensor).unwrap();
-    numbers[4] += 0.01;
-    let tensor = NewTensor {
-        dtype: tensor.dtype,
-        dims: tensor.dims,
-        recipe: Recipe::values(numbers).into(),
-    };
-    folded
-        .apply(&[Edit::SetConstant { value, tensor }])
-        .unwrap();
+    nudge(&mut folded, value, 4);
     plan.replace_folded(folded);
     plan
 }
@@ -161,16 +164,7 @@ fn the_proof_sees_that_a_sum_adds_something_else() {
             .flat_map(|(_, node)| node.inputs.iter().flatten().copied())
             .find(|&value| folded.value(value).name.starts_with(name))
             .expect("it is added");
-        let tensor = folded.value(value).tensor.clone().unwrap();
-        let mut numbers = folded.read_f64(&tensor).unwrap();
-        numbers[1] += 0.01;
-        let tensor = NewTensor {
-            dtype: tensor.dtype,
-            dims: tensor.dims,
-            recipe: Recipe::values(numbers).into(),
-        };
-        let edit = Edit::SetConstant { value, tensor };
-        folded.apply(&[edit]).unwrap();
+        nudge(&mut folded, value, 1);
         let found = algebra::check_merged(&model, &folded, &plan.routes, &plan.merges).unwrap();
         assert_eq!(found.failures.len(), 2, "{name}: {:?}", found.failures);
     }

@@ -74,18 +74,20 @@ impl Ledger<'_> {
     /// Compares the constants among what the sums still add.
     pub(super) fn settle_sums(&mut self, routes: usize) -> Result<()> {
         for tree in std::mem::take(&mut self.trees) {
-            let entries = tree.nodes.iter().filter_map(|id| self.entries.get(id));
-            let (failed, sound): (Vec<&Entry>, Vec<&Entry>) =
-                entries.partition(|entry| entry.failed);
-            let (Some(&node), true) = (tree.nodes.first(), failed.is_empty()) else {
+            let entries = || tree.nodes.iter().filter_map(|id| self.entries.get(id));
+            let Some(&node) = tree.nodes.first() else {
                 continue;
             };
-            let route = routes;
-            let owner = Owner { route, node };
-            let vectors: Vec<&Vector> = sound
-                .iter()
+            if entries().any(|entry| entry.failed) {
+                continue;
+            }
+            let vectors: Vec<&Vector> = entries()
                 .filter_map(|entry| entry.vector.as_ref())
                 .collect();
+            let owner = Owner {
+                route: routes,
+                node,
+            };
             let books = (&self.original, &self.folded);
             let mut result = Algebra::default();
             let answer = tree.check(books, &vectors, owner, &mut result);
