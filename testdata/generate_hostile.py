@@ -476,12 +476,12 @@ def states():
     write("header_99mb.safetensors", state(one, b"\0" * 4, 99_000_000), "a header of 99 MB in a file of a few bytes", "state")
     write("header_depth.safetensors", state(b'{"w":' + b"[" * 50_000, b"\0" * 4), "50000 brackets", "state")
     write("header_depth_metadata.safetensors", state(b'{"__metadata__":' + b'{"a":' * 10_000, b"\0" * 4), "10000 braces in the metadata", "state")
-    write("header_twice.safetensors", state(b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0" * 4), "one name twice", "state", words=["w"])
-    write("offsets_2_62.safetensors", state({"w": entry([huge // 4], 0, huge)}, b"\0" * 4), "a tensor of 2^62 bytes", "state", words=["w"])
-    write("offsets_backwards.safetensors", state({"w": entry([1], 4, 0)}, b"\0" * 4), "offsets that go backwards", "state", words=["w"])
+    write("header_twice.safetensors", state(b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0" * 4), "one name twice", "state", words=['"w"'])
+    write("offsets_2_62.safetensors", state({"w": entry([huge // 4], 0, huge)}, b"\0" * 4), "a tensor of 2^62 bytes", "state", words=['"w"'])
+    write("offsets_backwards.safetensors", state({"w": entry([1], 4, 0)}, b"\0" * 4), "offsets that go backwards", "state", words=['"w"'])
     write("offsets_overlap.safetensors", state({"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, b"\0" * 12), "two tensors in the same bytes", "state")
-    write("shape_overflow.safetensors", state({"w": entry([1 << 32, 1 << 32, 4], 0, 4)}, b"\0" * 4), "a shape whose size overflows", "state", words=["w"])
-    write("shape_negative.safetensors", state({"w": entry([-1], 0, 4)}, b"\0" * 4), "a negative dimension", "state", words=["w"])
+    write("shape_overflow.safetensors", state({"w": entry([1 << 32, 1 << 32, 4], 0, 4)}, b"\0" * 4), "a shape whose size overflows", "state", words=['"w"'])
+    write("shape_negative.safetensors", state({"w": entry([-1], 0, 4)}, b"\0" * 4), "a negative dimension", "state", words=['"w"'])
     write("shape_zero.safetensors", state({"w": entry([0, 3], 0, 0)}), "a tensor without elements", "state", code=0)
     write("shape_many.safetensors", state({"w": entry([1] * 5000, 0, 4)}, b"\0" * 4), "5000 dimensions", "state", code=0)
     tensors = {f"a{ESCAPES}.weight": entry([1], 0, 4), "__metadata__": {ESCAPES: ESCAPES}}
@@ -505,15 +505,15 @@ def indexes():
     def of(file):
         return {"metadata": {}, "weight_map": {"w": file}}
 
-    index("parent", of("../convert/floats.safetensors"), "a shard above the folder", words=["w"])
-    index("absolute", of("/etc/passwd"), "a shard at an absolute path", words=["w"])
-    index("link", of("link.safetensors"), "a shard that is a link out of the folder", words=["w"])
-    index("nul", of("shard.safetensors\0"), "a NUL in the name of a shard", words=["w"])
+    index("parent", of("../convert/floats.safetensors"), "a shard above the folder", words=['"w"'])
+    index("absolute", of("/etc/passwd"), "a shard at an absolute path", words=['"w"'])
+    index("link", of("link.safetensors"), "a shard that is a link out of the folder", words=['"w"'])
+    index("nul", of("shard.safetensors\0"), "a NUL in the name of a shard", words=['"w"'])
     index("itself", of("itself.safetensors.index.json"), "an index that is its own shard")
-    index("escapes", of("a" + ESCAPES), "a shard with a name of escapes", words=["w"])
-    index("folder", of("."), "a shard that is a folder", words=["w"])
+    index("escapes", of("a" + ESCAPES), "a shard with a name of escapes", words=['"w"'])
+    index("folder", of("."), "a shard that is a folder", words=['"w"'])
     index("depth", b'{"metadata":' + b"[" * 50_000, "50000 brackets in the metadata")
-    index("twice", b'{"weight_map":{"w":"shard.safetensors","w":"shard.safetensors"}}', "one name twice", words=["w"])
+    index("twice", b'{"weight_map":{"w":"shard.safetensors","w":"shard.safetensors"}}', "one name twice", words=['"w"'])
     index("number", b'{"metadata":{"total_size":1e999},"weight_map":{"w":"shard.safetensors"}}', "a size that is no number")
 
 

@@ -218,7 +218,10 @@ fn check(case: &Case) -> Vec<String> {
             if !text.starts_with("error: ") || !named {
                 object("the error does not name the file");
             }
-            if let Some(word) = case.words.iter().find(|word| !text.contains(*word)) {
+            // The path may hold any word; and to `merge`, a state dict is a broken file of another kind.
+            let said = text.replace(&file.display().to_string(), "");
+            let missing = case.words.iter().find(|word| !said.contains(*word));
+            if let (Some(word), true) = (missing, command != "merge") {
                 object(&format!("expected {word:?} in the error"));
             }
         }
