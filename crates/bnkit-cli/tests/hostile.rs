@@ -218,10 +218,11 @@ fn check(case: &Case) -> Vec<String> {
             if !text.starts_with("error: ") || !named {
                 object("the error does not name the file");
             }
-            // The path may hold any word; and to `merge`, a state dict is a broken file of another kind.
+            // The path may hold any word; and to these commands, a state dict is a broken file of another kind.
             let said = text.replace(&file.display().to_string(), "");
             let missing = case.words.iter().find(|word| !said.contains(*word));
-            if let (Some(word), true) = (missing, command != "merge") {
+            let meant = !["merge", "unfold"].contains(&command);
+            if let (Some(word), true) = (missing, meant) {
                 object(&format!("expected {word:?} in the error"));
             }
         }
