@@ -27,18 +27,6 @@ pub fn tensor_from_pb(bytes: &[u8]) -> Result<(String, Tensor)> {
     Ok((name, from_raw(proto)?))
 }
 
-/// Name and element type of the constants of the graph and of its bodies: initializers, and Constant nodes by the name of their output.
-///
-/// # Errors
-/// If the bytes are no ONNX model.
-pub fn constant_types(model: &[u8]) -> Result<Vec<(String, DType)>> {
-    let model = decode(model)?;
-    Ok(constants_of(graph(&model)?)
-        .into_iter()
-        .map(|(name, tensor)| (name.to_owned(), DType::from_onnx(tensor.data_type)))
-        .collect())
-}
-
 /// The constants of the graph and of its bodies that `wanted` (asked with name and type) picks, in file order.
 ///
 /// # Errors
@@ -61,7 +49,7 @@ pub fn constants(
 }
 
 /// The constants of a graph and of all bodies in it. Names are unique where the model is valid, but for bodies side by side.
-fn constants_of(graph: &GraphProto) -> Vec<(&str, &TensorProto)> {
+pub(crate) fn constants_of(graph: &GraphProto) -> Vec<(&str, &TensorProto)> {
     let mut found: Vec<(&str, &TensorProto)> = graph
         .initializer
         .iter()

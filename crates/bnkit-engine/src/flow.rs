@@ -4,14 +4,13 @@
 //! behind them by more than any tolerance. A proof compares what goes *into* the first such operator instead. Only operators whose
 //! input carries rounding errors count: shape arithmetic, and data that was merely moved about, are the same in both models.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use tract_onnx::pb::{GraphProto, NodeProto};
 
-use crate::Result;
 use crate::error::{node_name, operator_name};
 use crate::normalise::int;
-use crate::spec::{decode, graph, true_inputs};
+use crate::spec::true_inputs;
 
 /// An operator that jumps, the first on its way from the inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,28 +23,6 @@ pub struct Jump {
     pub inputs: Vec<String>,
     /// The model outputs that hang on it.
     pub outputs: Vec<String>,
-}
-
-/// The operators of the main graph that jump, in file order; empty for most models.
-///
-/// # Errors
-/// If the bytes are no ONNX model.
-pub fn jumps(model: &[u8]) -> Result<Vec<Jump>> {
-    let model = decode(model)?;
-    Ok(find(graph(&model)?))
-}
-
-/// The names of all values that the main graph computes.
-///
-/// # Errors
-/// If the bytes are no ONNX model.
-pub fn value_names(model: &[u8]) -> Result<HashSet<String>> {
-    let model = decode(model)?;
-    Ok(graph(&model)?
-        .node
-        .iter()
-        .flat_map(|node| node.output.iter().cloned())
-        .collect())
 }
 
 /// Which outputs of an operator jump.
@@ -135,7 +112,8 @@ struct Flow {
     behind: BTreeSet<usize>,
 }
 
-fn find(graph: &GraphProto) -> Vec<Jump> {
+/// The operators of a graph that jump, in file order.
+pub(crate) fn find(graph: &GraphProto) -> Vec<Jump> {
     // Values that are not here are constants, or shapes.
     let mut flows: HashMap<&str, Flow> = true_inputs(graph)
         .map(|input| (input.name.as_str(), Flow::default()))

@@ -15,6 +15,7 @@
 //! | `moments` | count, mean and squared deviations per channel, mergeable |
 //! | `kernels` | the loops over activations, for the processor at hand |
 //! | `spec` | which inputs a model wants |
+//! | `outline` | what a model says of itself, read once |
 //! | `flow` | which outputs hang on operators that jump (Round, TopK …) |
 //! | `constant` | tensors: protobuf, tract and ours; external data |
 //! | `perturb` | small changes to constants, to measure what rounding them costs |
@@ -27,18 +28,20 @@ mod kernels;
 mod moments;
 mod normalise;
 mod operators;
+mod outline;
 mod perturb;
 mod quiet;
 mod session;
 mod spec;
 mod train;
 
-pub use constant::{constant_types, constants, tensor_from_pb};
+pub use constant::{constants, tensor_from_pb};
 pub use error::{EngineError, Result};
-pub use flow::{Jump, jumps, value_names};
+pub use flow::Jump;
 pub use moments::Moments;
+pub use outline::Outline;
 pub use perturb::Perturbation;
 pub use quiet::catch_panic;
 pub use session::{LoadOptions, Precision, Session};
-pub use spec::{Dim, InputSpec, inputs, outputs};
+pub use spec::{Dim, InputSpec, inputs};
 pub use train::{BatchRun, GivenStatistics, Norm, Sample, Statistics, TrainOptions, Trainer};

@@ -6,7 +6,7 @@ use tract_onnx::pb;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
 use tract_onnx::pb::type_proto::Value as TypeValue;
 
-use crate::{EngineError, Result};
+use crate::{EngineError, Outline, Result};
 
 /// One dimension of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,18 +35,7 @@ pub struct InputSpec {
 /// # Errors
 /// If the bytes are no ONNX model, or an input is not a tensor.
 pub fn inputs(model: &[u8]) -> Result<Vec<InputSpec>> {
-    let model = decode(model)?;
-    let graph = graph(&model)?;
-    true_inputs(graph).map(spec).collect()
-}
-
-/// The outputs as declared. Models need not declare their shapes, and some declare wrong ones.
-///
-/// # Errors
-/// If the bytes are no ONNX model, or an output is not a tensor.
-pub fn outputs(model: &[u8]) -> Result<Vec<InputSpec>> {
-    let model = decode(model)?;
-    graph(&model)?.output.iter().map(spec).collect()
+    Outline::read(model)?.inputs()
 }
 
 /// The model's structure.
@@ -57,10 +46,11 @@ pub(crate) fn decode(model: &[u8]) -> Result<pb::ModelProto> {
 
 /// The model's graph.
 pub(crate) fn graph(model: &pb::ModelProto) -> Result<&pb::GraphProto> {
-    model
-        .graph
-        .as_ref()
-        .ok_or_else(|| EngineError::model("the model has no graph"))
+    model.graph.as_ref().ok_or_else(no_graph)
+}
+
+pub(crate) fn no_graph() -> EngineError {
+    EngineError::model("the model has no graph")
 }
 
 /// Graph inputs that no initializer fills.

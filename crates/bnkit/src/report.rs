@@ -303,7 +303,8 @@ pub struct Finding {
 pub enum Verdict {
     /// Algebra, f64 and the stored model all agree.
     Equivalent,
-    /// The engine cannot run the model: algebra agrees, and each site's neighbourhood on its own.
+    /// What could be checked agrees, but not all could be: the engine cannot run the model (algebra agrees then, and each site's
+    /// neighbourhood on its own), or nothing comparable came out of it. The notes say which.
     EquivalentLocal,
     /// They differ.
     NotEquivalent,

@@ -75,7 +75,7 @@ fn verdict(verdict: Verdict) -> (Style, &'static str, &'static str) {
         Verdict::EquivalentLocal => (
             DOUBTFUL,
             "Equivalent, locally",
-            "every fold is right on its own; the whole model could not be run",
+            "right as far as it could be checked; the models could not be compared as a whole",
         ),
         Verdict::NotEquivalent => (
             BAD,

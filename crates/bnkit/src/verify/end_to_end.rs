@@ -16,7 +16,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use bnkit_engine::{EngineError, Jump, LoadOptions, Perturbation, Precision, Session};
+use bnkit_engine::{EngineError, Jump, LoadOptions, Outline, Perturbation, Precision, Session};
 use bnkit_model::{DType, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -83,6 +83,14 @@ pub struct EndToEnd {
     pub pass: bool,
 }
 
+impl EndToEnd {
+    /// Whether each output was compared, itself or at what enters the operators in front of it that jump.
+    pub fn everything(&self) -> bool {
+        self.jumping.iter().all(|jump| jump.uncompared.is_empty())
+            && !self.outputs.iter().any(OutputReport::unshown)
+    }
+}
+
 /// An operator that jumps, and what was compared in place of the outputs behind it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Jumping {
@@ -146,11 +154,12 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
     let first = samples
         .first()
         .ok_or_else(|| Error::Incomparable("no samples to compare the models on".into()))?;
-    same_interface(subject)?;
-    let jumps = bnkit_engine::jumps(subject.original).map_err(Error::Unsupported)?;
-    let common = common_values(subject)?;
+    let outlines = Outlines::read(subject)?;
+    outlines.same_inputs()?;
+    let jumps = outlines.original.jumps();
+    let common = outlines.common_values();
     let fronts = fronts(&jumps, &common);
-    let rounding = rounding(subject, options)?;
+    let rounding = rounding(subject, &outlines, options)?;
 
     let dims: Vec<(String, Vec<usize>)> = first
         .iter()
@@ -201,14 +210,14 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
         moved64: None,
         exact_known: subject.exact.is_some(),
     };
-    let hidden: HashSet<&String> = jumps.iter().flat_map(|jump| &jump.outputs).collect();
-    let outputs = bnkit_engine::outputs(subject.original).map_err(Error::Unsupported)?;
-    let mut compared: Vec<&String> = outputs
-        .iter()
-        .map(|output| &output.name)
+    let hidden = jumps.iter().flat_map(|jump| &jump.outputs);
+    let hidden: HashSet<&str> = hidden.map(String::as_str).collect();
+    let mut compared: Vec<&str> = outlines
+        .original
+        .outputs()
         .filter(|name| original32[0].contains_key(*name) && !hidden.contains(name))
         .collect();
-    compared.extend(&fronts);
+    compared.extend(fronts.iter().map(String::as_str));
     if compared.is_empty() {
         return Err(Error::Unsupported(EngineError::Unsupported {
             operator: String::new(),
@@ -219,7 +228,7 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
     let (mut double, mut reports) = judge_all(&compared, &runs, options)?;
     let moved: Values;
     if subject.exact.is_some() && double.pass && !reports.iter().all(|report| report.pass) {
-        let all = everything_moved(subject, options)?;
+        let all = everything_moved(&outlines.original, options);
         let job = job(
             subject.original,
             subject.model_dir,
@@ -245,7 +254,7 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
 
 /// Levels 2 and 3 for all values.
 fn judge_all(
-    names: &[&String],
+    names: &[&str],
     runs: &judge::Runs,
     options: &Options,
 ) -> Result<(DoubleReport, Vec<OutputReport>), Error> {
@@ -265,13 +274,13 @@ fn judge_all(
 }
 
 /// Every constant of the original half a unit in the last place away.
-fn everything_moved(subject: &Subject, options: &Options) -> Result<Perturbation, Error> {
-    let types = bnkit_engine::constant_types(subject.original).map_err(Error::Unsupported)?;
-    let floats = types.into_iter().filter(|(_, dtype)| dtype.is_float());
-    Ok(Perturbation::Jitter {
-        tensors: floats.map(|(name, _)| name).collect(),
+fn everything_moved(original: &Outline, options: &Options) -> Perturbation {
+    let constants = original.constant_types();
+    let floats = constants.filter(|(_, dtype)| dtype.is_float());
+    Perturbation::Jitter {
+        tensors: floats.map(|(name, _)| name.to_owned()).collect(),
         seed: options.seed,
-    })
+    }
 }
 
 /// One model to load and run.
@@ -290,12 +299,65 @@ impl Job<'_> {
     }
 }
 
+/// The structures of the models, each read once.
+struct Outlines {
+    original: Outline,
+    shipped: Outline,
+    exact: Option<Outline>,
+}
+
+impl Outlines {
+    fn read(subject: &Subject) -> Result<Self, Error> {
+        let other = |model| Outline::read(model).map_err(not_the_original);
+        Ok(Self {
+            original: Outline::read(subject.original).map_err(Error::Unsupported)?,
+            shipped: other(subject.shipped)?,
+            exact: subject.exact.map(other).transpose()?,
+        })
+    }
+
+    /// Values that every model involved computes under the same name.
+    fn common_values(&self) -> HashSet<&str> {
+        let mut common = self.original.value_names();
+        for other in [Some(&self.shipped), self.exact.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let names = other.value_names();
+            common.retain(|name| names.contains(name));
+        }
+        common
+    }
+
+    fn same_inputs(&self) -> Result<(), Error> {
+        let describe = |outline: &Outline| -> Result<Vec<String>, EngineError> {
+            let mut inputs: Vec<String> = outline
+                .inputs()?
+                .into_iter()
+                .map(|input| format!("{:?} ({})", input.name, input.dtype))
+                .collect();
+            inputs.sort();
+            Ok(inputs)
+        };
+        let original = describe(&self.original).map_err(Error::Unsupported)?;
+        let shipped = describe(&self.shipped).map_err(not_the_original)?;
+        if original == shipped {
+            return Ok(());
+        }
+        Err(Error::Incomparable(format!(
+            "the models have different inputs: {} and {}",
+            original.join(", "),
+            shipped.join(", ")
+        )))
+    }
+}
+
 impl Jumping {
-    fn new(jump: Jump, common: &HashSet<String>, original: &Values, shipped: &Values) -> Self {
+    fn new(jump: Jump, common: &HashSet<&str>, original: &Values, shipped: &Values) -> Self {
         let (compared, uncompared) = jump
             .inputs
             .into_iter()
-            .partition(|name| common.contains(name));
+            .partition(|name| common.contains(name.as_str()));
         Self {
             agreement: judge::agreement(&jump.outputs, original, shipped),
             node: jump.node,
@@ -307,16 +369,6 @@ impl Jumping {
     }
 }
 
-/// Values that every model involved computes under the same name.
-fn common_values(subject: &Subject) -> Result<HashSet<String>, Error> {
-    let mut common = bnkit_engine::value_names(subject.original).map_err(Error::Unsupported)?;
-    for other in [Some(subject.shipped), subject.exact].into_iter().flatten() {
-        let names = bnkit_engine::value_names(other).map_err(not_the_original)?;
-        common.retain(|name| names.contains(name));
-    }
-    Ok(common)
-}
-
 /// What an error of the model that is not the original means: where the engine gives up, nothing is said about the model.
 fn not_the_original(error: EngineError) -> Error {
     match error {
@@ -326,10 +378,10 @@ fn not_the_original(error: EngineError) -> Error {
 }
 
 /// The values in front of the jumps, each once.
-fn fronts(jumps: &[Jump], common: &HashSet<String>) -> Vec<String> {
+fn fronts(jumps: &[Jump], common: &HashSet<&str>) -> Vec<String> {
     let mut fronts: Vec<String> = vec![];
     for name in jumps.iter().flat_map(|jump| &jump.inputs) {
-        if common.contains(name) && !fronts.contains(name) {
+        if common.contains(name.as_str()) && !fronts.contains(name) {
             fronts.push(name.clone());
         }
     }
@@ -337,14 +389,20 @@ fn fronts(jumps: &[Jump], common: &HashSet<String>) -> Vec<String> {
 }
 
 /// What storing the changed constants did to them, or may have done; `None` if no constant changed.
-fn rounding(subject: &Subject, options: &Options) -> Result<Option<Perturbation>, Error> {
-    if let Some(exact) = subject.exact {
-        let types = |model| -> Result<HashMap<String, DType>, Error> {
-            let types = bnkit_engine::constant_types(model).map_err(not_the_original)?;
-            Ok(types.into_iter().collect())
+fn rounding(
+    subject: &Subject,
+    outlines: &Outlines,
+    options: &Options,
+) -> Result<Option<Perturbation>, Error> {
+    if let Some(exact) = &outlines.exact {
+        let types = |outline: &'_ Outline| -> HashMap<String, DType> {
+            let types = outline.constant_types();
+            types
+                .map(|(name, dtype)| (name.to_owned(), dtype))
+                .collect()
         };
-        let (original, shipped) = (types(subject.original)?, types(subject.shipped)?);
-        let stored: HashMap<String, DType> = types(exact)?
+        let (original, shipped) = (types(&outlines.original), types(&outlines.shipped));
+        let stored: HashMap<String, DType> = types(exact)
             .into_iter()
             .filter(|(name, dtype)| *dtype == DType::F64 && original.get(name) != Some(&DType::F64))
             .map(|(name, _)| {
@@ -374,27 +432,6 @@ fn rounding(subject: &Subject, options: &Options) -> Result<Option<Perturbation>
         .collect();
     let seed = options.seed;
     Ok((!tensors.is_empty()).then_some(Perturbation::Jitter { tensors, seed }))
-}
-
-fn same_interface(subject: &Subject) -> Result<(), Error> {
-    let describe = |model| -> Result<Vec<String>, EngineError> {
-        let mut inputs: Vec<String> = bnkit_engine::inputs(model)?
-            .into_iter()
-            .map(|input| format!("{:?} ({})", input.name, input.dtype))
-            .collect();
-        inputs.sort();
-        Ok(inputs)
-    };
-    let original = describe(subject.original).map_err(Error::Unsupported)?;
-    let shipped = describe(subject.shipped).map_err(not_the_original)?;
-    if original == shipped {
-        return Ok(());
-    }
-    Err(Error::Incomparable(format!(
-        "the models have different inputs: {} and {}",
-        original.join(", "),
-        shipped.join(", ")
-    )))
 }
 
 fn same_outputs(

@@ -25,6 +25,7 @@ pub struct Metrics {
 #[derive(Debug, Clone, Default)]
 pub struct Comparison {
     elements: u64,
+    finite: u64,
     max_abs: f64,
     range: f64,
     noise: f64,
@@ -45,6 +46,7 @@ impl Comparison {
             self.elements += 1;
             if a.is_finite() && b.is_finite() {
                 let error = (a - b).abs();
+                self.finite += 1;
                 self.max_abs = self.max_abs.max(error);
                 self.noise += error * error;
                 self.signal += a * a;
@@ -88,6 +90,15 @@ impl Comparison {
     /// The largest finite magnitude of the references.
     pub fn range(&self) -> f64 {
         self.range
+    }
+
+    /// The share of elements that are finite on both sides: what the numbers are about.
+    pub fn finite(&self) -> f64 {
+        if self.elements == 0 {
+            1.0
+        } else {
+            self.finite as f64 / self.elements as f64
+        }
     }
 
     /// The largest difference; infinite if an element is NaN or infinite on one side only.
@@ -220,6 +231,7 @@ mod tests {
         }
         let metrics = comparison.metrics();
         assert_eq!(comparison.range(), 10.0);
+        assert_eq!(comparison.finite(), 1.0);
         assert_eq!(metrics.max_rel, 0.1);
         assert_eq!(metrics.rms, 0.5f64.sqrt());
     }

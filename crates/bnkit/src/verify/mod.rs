@@ -32,7 +32,7 @@ use crate::fold::{self, Plan};
 use crate::report::{AlgebraSummary, F64Summary, OutputComparison, Verdict, Verification};
 use crate::route::Route;
 use crate::{Error, Result};
-use end_to_end::{EndToEnd, Subject};
+use end_to_end::{EndToEnd, OutputReport, Subject};
 use inputs::Sample;
 pub use objection::worst;
 pub(crate) use samples::distance_in_f64;
@@ -110,6 +110,8 @@ impl Verification {
         self.f64 = Some(F64Summary {
             max_rel: found.double.max_rel,
         });
+        let gaps = found.outputs.iter().filter_map(OutputReport::gap);
+        self.notes.extend(gaps);
         self.outputs = found.outputs.into_iter().map(comparison).collect();
         for jump in found.jumping {
             let mut note = format!(
@@ -178,7 +180,7 @@ pub fn prove(
     match runner.run(plan.apply(), &samples) {
         Ok(found) => {
             let pass = found.pass;
-            let everything = found.jumping.iter().all(|jump| jump.uncompared.is_empty());
+            let everything = found.everything();
             verification.ran(found);
             if pass && everything {
                 verification.verdict = Verdict::Equivalent;
@@ -392,11 +394,10 @@ pub fn compare(a: &Model, b: &Model, options: &VerifyOptions) -> Result<Verifica
         &options.end_to_end(),
     );
     let found = found.map_err(|error| cannot(error.to_string()))?;
-    let pass = found.pass;
-    let mut verification = Verification::with(if pass {
-        Verdict::Equivalent
-    } else {
-        Verdict::NotEquivalent
+    let mut verification = Verification::with(match found.pass {
+        true if found.everything() => Verdict::Equivalent,
+        true => Verdict::EquivalentLocal,
+        false => Verdict::NotEquivalent,
     });
     verification.ran(found);
     Ok(verification)

@@ -17,6 +17,7 @@
 //!
 //! The floor never contains the shipped model's own result: a wrong constant cannot excuse itself. It may be large where o32 is bad;
 //! what a coarse level 3 lets through there, level 2 does not. Where o32 overflows, level 3 can say nothing, and level 2 decides.
+//! Where f64 has nothing finite either, nothing is shown; [`OutputReport::unshown`] says so.
 //!
 //! Without exact constants (two models of unknown descent), e64 is the shipped model in f64, and r64 the same with every constant that
 //! the original does not have moved by half a unit in the last place of its stored type. Level 2 then allows factor · |r64 − e64|.
@@ -49,12 +50,43 @@ pub struct OutputReport {
     /// How far the shipped model is from the original, both as they are shipped.
     #[serde(flatten)]
     pub metrics: Metrics,
+    /// The share of elements that are finite in both models in f32; only these were compared.
+    pub finite: f64,
+    /// The same in f64, at level 2.
+    pub finite_in_double: f64,
     /// What rounding explains.
     pub noise_floor: f64,
     /// What is accepted.
     pub tolerance: f64,
     /// Whether the difference is accepted.
     pub pass: bool,
+}
+
+impl OutputReport {
+    /// Whether no element could be compared at any level.
+    pub fn unshown(&self) -> bool {
+        self.finite_in_double == 0.0
+    }
+
+    /// What was not compared, if anything.
+    pub fn gap(&self) -> Option<String> {
+        let name = &self.name;
+        if self.unshown() {
+            return Some(format!(
+                "output \"{name}\": no element is finite, not even in double precision: nothing was shown for it"
+            ));
+        }
+        (self.finite < 1.0).then(|| {
+            let percent = 100.0 * (1.0 - self.finite);
+            let precision = match self.finite_in_double {
+                1.0 => "there, the proof is that of double precision",
+                _ => "some of it not in double precision either",
+            };
+            format!(
+                "output \"{name}\": {percent:.3} % is not finite in single precision; {precision}"
+            )
+        })
+    }
 }
 
 /// All results, sample by sample.
@@ -84,6 +116,7 @@ pub(super) fn judge(
     let found = distance(name, runs.original32, runs.shipped32)?;
     let from_truth = distance(name, truth, runs.shipped32)?.max_abs();
 
+    let finite_in_double = logic.finite();
     let logic = logic.max_abs();
     let allowed = if runs.exact_known {
         0.0
@@ -116,6 +149,8 @@ pub(super) fn judge(
     let report = OutputReport {
         name: name.to_owned(),
         metrics: found.metrics(),
+        finite: found.finite(),
+        finite_in_double,
         noise_floor,
         tolerance,
         pass,

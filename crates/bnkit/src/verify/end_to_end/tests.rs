@@ -356,6 +356,39 @@ fn an_output_behind_a_jump_is_compared_in_front_of_it() {
 }
 
 #[test]
+fn what_overflows_in_single_precision_is_said_to_be_proved_in_double_alone() {
+    let mut case = Case::new(DType::F32);
+    assert_eq!(case.verify(right).outputs[0].gap(), None);
+    case.gamma = vec![DType::F32.round(1e25); CHANNELS];
+    case.beta = case.gamma.clone();
+    case.tail = vec![node("Mul", &["y", "y"], "squared")];
+    let result = case.verify(right);
+    assert!(result.pass && result.everything(), "{result:#?}");
+    let output = &result.outputs[0];
+    assert_eq!(output.finite_in_double, 1.0);
+    assert!(output.finite < 0.1, "{output:?}");
+    let gap = output.gap().unwrap();
+    assert!(gap.contains("not finite in single precision"), "{gap}");
+    assert!(!case.verify(|_, bias| bias[0] *= 1.01).pass);
+}
+
+#[test]
+fn where_nothing_is_finite_nothing_is_shown() {
+    let mut case = Case::new(DType::F32);
+    case.tail = vec![
+        node("Abs", &["y"], "size"),
+        node("Neg", &["size"], "below"),
+        node("Sqrt", &["below"], "root"),
+    ];
+    for fault in [0.0, 0.5] {
+        let result = case.verify(|_, bias| bias[0] += fault);
+        assert!(result.pass && !result.everything(), "{result:#?}");
+        let gap = result.outputs[0].gap().unwrap();
+        assert!(gap.contains("nothing was shown"), "{gap}");
+    }
+}
+
+#[test]
 fn different_inputs_and_outputs_are_an_error_that_names_them() {
     let case = Case::new(DType::F32);
     let mut other = ModelProto::decode(case.original().as_slice()).unwrap();
