@@ -4,10 +4,12 @@
 
 #![allow(clippy::print_stdout)]
 
+mod common;
+
 use std::time::Instant;
 
 use bnkit_engine::{Sample, Statistics, TrainOptions, Trainer};
-use bnkit_model::Tensor;
+use common::{Images, peak};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -20,30 +22,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (batch, batches, size) = (number(32)?, number(5)?, number(224)?);
     let model = std::fs::read(&path)?;
     let name = bnkit_engine::inputs(&model)?[0].name.clone();
-    let dims = vec![1, 3, size, size];
+    let mut images = Images::new(size);
     let start = Instant::now();
     let trainer = Trainer::load(
         &model,
         &TrainOptions {
-            input_dims: &[(name.clone(), dims.clone())],
+            input_dims: &[(name.clone(), images.dims.clone())],
             ..TrainOptions::default()
         },
     )?;
     drop(model);
     println!("{path}: loaded in {:.2?}, {}", start.elapsed(), peak());
-    let mut state = 1u32;
-    let mut uniform = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
     let samples: Vec<Sample> = (0..batch)
-        .map(|_| {
-            let pixels: Vec<f32> = (0..3 * size * size).map(|_| uniform()).collect();
-            Ok(vec![(
-                name.clone(),
-                Tensor::from_f32(dims.clone(), &pixels)?,
-            )])
-        })
+        .map(|_| Ok(vec![(name.clone(), images.next()?)]))
         .collect::<Result<_, bnkit_model::Error>>()?;
     let mut best = 0f64;
     for _ in 0..batches {
@@ -55,11 +46,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("best {best:.1} images/s");
     Ok(())
-}
-
-/// The most memory that the process ever held.
-fn peak() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM"));
-    line.unwrap_or_default().replace('\t', " ")
 }

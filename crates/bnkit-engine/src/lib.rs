@@ -12,6 +12,8 @@
 //! | `normalise` | the rewrites that a copy of the model undergoes before tract sees it, one concern a file |
 //! | `operators` | operators of our own, where tract has none in double precision |
 //! | `train` | train mode: each BatchNorm normalises with its batch and tells what it saw |
+//! | `convolve` | convolutions of our own, in single and in double precision |
+//! | `buffers` | memory of activations that is used again |
 //! | `moments` | count, mean and squared deviations per channel, mergeable |
 //! | `kernels` | the loops over activations, for the processor at hand |
 //! | `spec` | which inputs a model wants |
@@ -21,7 +23,9 @@
 //! | `perturb` | small changes to constants, to measure what rounding them costs |
 //! | `quiet` | panics of tract become errors, without a word on stderr |
 
+mod buffers;
 mod constant;
+mod convolve;
 mod error;
 mod flow;
 mod kernels;

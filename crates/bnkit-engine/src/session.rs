@@ -18,7 +18,9 @@ use tract_onnx::tract_core::model::{TypedNode, TypedRunnableModel};
 use tract_onnx::tract_core::ops::{logic::IfThenElse, scan::Scan};
 use tract_onnx::tract_core::optim::Optimizer;
 
+use crate::buffers::Buffers;
 use crate::constant::{datum_type, from_tract, to_tract};
+use crate::convolve::{self, Which};
 use crate::error::node_name;
 use crate::normalise::{Context, Mode, normalise, opset};
 use crate::operators::{exchange, hide_reversed, negative_padding, registry, single_step};
@@ -319,6 +321,7 @@ fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<Typed
     hide_reversed(&mut typed)?;
     if precision == Precision::F64 {
         exchange(&mut typed)?;
+        convolve::exchange::<f64>(&mut typed, Which::All, &Buffers::default())?;
     }
     let simplified = simplify(&typed, precision);
     if simplified.is_err()

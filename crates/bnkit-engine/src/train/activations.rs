@@ -9,8 +9,8 @@ use tract_onnx::tract_core::ops::cnn::MaxPool;
 use tract_onnx::tract_core::ops::math::{Add, Max, Min, Mul};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
-use super::buffers::Buffers;
 use super::operators::Norm;
+use crate::buffers::Buffers;
 use crate::kernels::{self, Bounds, Window};
 
 /// Puts our operators where a decluttered model has such passes over single-precision activations.
@@ -271,7 +271,7 @@ fn own(value: TValue, buffers: &Buffers) -> TractResult<Tensor> {
     if value.is_exclusive() {
         return Ok(value.into_tensor());
     }
-    let mut copy = buffers.take(value.shape())?;
+    let mut copy = buffers.take::<f32>(value.shape())?;
     copy.try_as_plain_ram_mut()?
         .as_slice_mut::<f32>()?
         .copy_from_slice(value.try_as_plain_ram()?.as_slice::<f32>()?);
@@ -322,7 +322,7 @@ impl EvalOp for Concat {
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let mut shape: TVec<usize> = inputs.first().context("no input")?.shape().into();
         shape[self.axis] = inputs.iter().map(|input| input.shape()[self.axis]).sum();
-        let mut output = self.buffers.take(&shape)?;
+        let mut output = self.buffers.take::<f32>(&shape)?;
         let run: usize = shape[self.axis..].iter().product();
         let mut view = output.try_as_plain_ram_mut()?;
         let to = view.as_slice_mut::<f32>()?;
@@ -355,7 +355,9 @@ impl EvalOp for Pool {
             bail!("expected an image of rank 4");
         };
         let [rows, columns] = self.window.output;
-        let mut output = self.buffers.take(&[count, channels, rows, columns])?;
+        let mut output = self
+            .buffers
+            .take::<f32>(&[count, channels, rows, columns])?;
         kernels::max_pool(
             &self.window,
             image.try_as_plain_ram()?.as_slice::<f32>()?,

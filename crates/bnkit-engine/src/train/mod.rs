@@ -9,9 +9,6 @@
 //! long as all samples take the same branch; in the body of a loop they are refused.
 
 mod activations;
-mod buffers;
-mod convolve;
-mod depthwise;
 mod dropout;
 mod independence;
 mod mixing;
@@ -30,14 +27,14 @@ use tract_onnx::prelude::*;
 
 pub(crate) use operators::{DROPOUT, NORM};
 
+use crate::buffers::Buffers;
 use crate::constant::from_tract;
+use crate::convolve::{self, Which};
 use crate::error::node_name;
 use crate::normalise::{Context, Mode, normalise, opset};
 use crate::quiet::catch;
 use crate::session::{self, Input};
 use crate::{EngineError, Moments, Precision, Result, spec};
-use buffers::Buffers;
-use convolve::Which;
 use mixing::Way;
 use program::Program;
 use run::Pass;
@@ -321,11 +318,10 @@ fn compile(proto: &ModelProto, mut typed: TypedModel, norms: &mut [Norm]) -> Res
     }
     let mut met = vec![0; norms.len()];
     let buffers = Buffers::default();
-    let program = convolve::exchange(&mut typed, Which::SinglePixels, &buffers)
+    let program = convolve::exchange::<f32>(&mut typed, Which::SinglePixels, &buffers)
         .and_then(|()| typed.into_decluttered())
         .and_then(|mut model| {
-            depthwise::exchange(&mut model, &buffers)?;
-            convolve::exchange(&mut model, Which::All, &buffers)?;
+            convolve::exchange::<f32>(&mut model, Which::All, &buffers)?;
             activations::exchange(&mut model, &buffers)?;
             model.into_optimized()
         })

@@ -13,8 +13,8 @@ use tract_onnx::tract_core::ops::{
     konst::Const, logic::IfThenElse, scan::Scan, source::TypedSource,
 };
 
-use super::buffers::Buffers;
 use super::operators::{Dropout, Norm};
+use crate::buffers::Buffers;
 use crate::kernels::Bounds;
 
 /// A graph to run.

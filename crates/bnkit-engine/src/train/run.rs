@@ -10,9 +10,9 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::OutletId;
 use tract_onnx::tract_core::model::TypedSimpleState;
 
-use super::buffers::Buffers;
 use super::program::{End, Program, Stage, Step};
 use super::{Norm, Statistics, dropout};
+use crate::buffers::Buffers;
 use crate::kernels::{self, Affine};
 use crate::quiet::catch;
 use crate::session::explain;
@@ -258,7 +258,7 @@ fn normalise(seat: &mut Seat, step: &Step, affine: &Affine, buffers: &Buffers) -
         kernels::normalise(view.as_slice_mut::<f32>()?, inner, affine, step.bounds);
         x
     } else {
-        let mut normal = buffers.take(x.shape())?;
+        let mut normal = buffers.take::<f32>(x.shape())?;
         kernels::normalise_into(
             x.try_as_plain_ram()?.as_slice::<f32>()?,
             normal.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?,

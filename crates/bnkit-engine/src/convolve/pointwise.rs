@@ -4,29 +4,32 @@
 //! keep their sums in registers while the input channels go by.
 
 use pulp::Simd;
+use pulp::bytemuck::cast_slice;
+
+use super::real::{Real, few_registers, lanes};
 
 /// Output channels at a time.
 const ROWS: usize = 8;
 
 /// A 1 × 1 convolution with its weights laid out.
-pub(super) struct Pointwise {
+pub(super) struct Pointwise<T> {
     /// Input channels.
     channels: usize,
     /// Output channels.
     kernels: usize,
     /// Per eight output channels and input channel. The last eight end with zeros.
-    weights: Vec<[f32; ROWS]>,
+    weights: Vec<[T; ROWS]>,
     /// Per eight output channels.
-    bias: Vec<[f32; ROWS]>,
+    bias: Vec<[T; ROWS]>,
 }
 
-impl Pointwise {
+impl<T: Real> Pointwise<T> {
     /// Lays out `weights` (O × I) and `bias` (O) for images of `channels`.
-    pub(super) fn new(channels: usize, weights: &[f32], bias: Vec<f32>) -> Self {
+    pub(super) fn new(channels: usize, weights: &[T], bias: Vec<T>) -> Self {
         let kernels = bias.len();
         let blocks = kernels.div_ceil(ROWS);
-        let mut laid = vec![[0f32; ROWS]; blocks * channels];
-        let mut biases = vec![[0f32; ROWS]; blocks];
+        let mut laid = vec![[T::ZERO; ROWS]; blocks * channels];
+        let mut biases = vec![[T::ZERO; ROWS]; blocks];
         for (kernel, (weights, bias)) in weights.chunks_exact(channels).zip(bias).enumerate() {
             let (block, row) = (kernel / ROWS, kernel % ROWS);
             biases[block][row] = bias;
@@ -47,15 +50,15 @@ impl Pointwise {
     pub(super) fn run<S: Simd>(
         &self,
         simd: S,
-        image: &[f32],
-        output: &mut [f32],
-        scratch: &mut Vec<f32>,
+        image: &[T],
+        output: &mut [T],
+        scratch: &mut Vec<T>,
     ) {
-        let lanes = S::F32_LANES;
+        let lanes = lanes::<T, S>();
         let pixels = output.len() / self.kernels;
         // Sums and pixels have to fit into the registers, of which AVX2 has 16 and the others 32.
-        let most = if lanes == 8 { 1 } else { 3 };
-        scratch.resize((self.channels * most * lanes).max(scratch.len()), 0.0);
+        let most = if few_registers::<T, S>() { 1 } else { 3 };
+        scratch.resize((self.channels * most * lanes).max(scratch.len()), T::ZERO);
         let mut from = 0;
         while from < pixels {
             let count = (pixels - from).min(most * lanes);
@@ -67,7 +70,7 @@ impl Pointwise {
             for (row, to) in rows {
                 to[..count].copy_from_slice(&row[from..from + count]);
             }
-            let (run, _) = S::as_simd_f32s(run);
+            let (run, _) = T::vectors::<S>(run);
             match vectors {
                 3 => self.pixels::<S, 3>(simd, run, output, from, count),
                 2 => self.pixels::<S, 2>(simd, run, output, from, count),
@@ -82,8 +85,8 @@ impl Pointwise {
     fn pixels<S: Simd, const V: usize>(
         &self,
         simd: S,
-        run: &[S::f32s],
-        output: &mut [f32],
+        run: &[T::Vector<S>],
+        output: &mut [T],
         from: usize,
         count: usize,
     ) {
@@ -94,17 +97,17 @@ impl Pointwise {
             .zip(self.weights.chunks_exact(self.channels))
             .zip(&self.bias);
         for ((output, weights), bias) in blocks {
-            let mut sums = bias.map(|bias| [simd.splat_f32s(bias); V]);
+            let mut sums = bias.map(|bias| [T::splat(simd, bias); V]);
             for (weights, pixels) in weights.iter().zip(run) {
                 for (sums, &weight) in sums.iter_mut().zip(weights) {
-                    let weight = simd.splat_f32s(weight);
+                    let weight = T::splat(simd, weight);
                     for (sum, &pixel) in sums.iter_mut().zip(pixels) {
-                        *sum = simd.mul_add_f32s(weight, pixel, *sum);
+                        *sum = T::mul_add(simd, weight, pixel, *sum);
                     }
                 }
             }
             for (plane, sums) in output.chunks_exact_mut(pixels).zip(&sums) {
-                let sums: &[f32] = pulp::bytemuck::cast_slice(sums);
+                let sums: &[T] = cast_slice(sums);
                 plane[from..from + count].copy_from_slice(&sums[..count]);
             }
         }

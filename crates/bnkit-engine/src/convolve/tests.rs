@@ -1,6 +1,8 @@
 //! tract's own convolution in double precision is the oracle.
 
+use super::depthwise::Depthwise;
 use super::*;
+use tract_onnx::tract_core::model::TypedNode;
 use tract_onnx::tract_core::ops::cnn::{PaddingSpec, PoolSpec};
 
 fn numbers(count: usize) -> Vec<f32> {
@@ -20,7 +22,8 @@ struct Case(
     [usize; 2],
 );
 
-fn compare(name: &str, case: &Case) {
+/// Ours, in what `T` is, against tract's.
+fn compare<T: Real>(name: &str, case: &Case, tolerance: f64) {
     let &Case([channels, kernels, group], image, kernel, strides, dilations, before, after) = case;
     let shaped =
         |count: usize, shape: &[usize]| tensor1(&numbers(count)).into_shape(shape).unwrap();
@@ -74,15 +77,16 @@ fn compare(name: &str, case: &Case) {
         (y.shape().to_vec(), values)
     };
     let (shape, expected) = run(model(DatumType::F64), DatumType::F64);
-    let mut ours = model(DatumType::F32);
-    exchange(&mut ours, Which::All, &Buffers::default()).unwrap();
-    assert!(ours.nodes().iter().any(|node| node.op_is::<Convolve>()));
-    let (found_shape, found) = run(ours, DatumType::F32);
+    let mut ours = model(T::datum_type());
+    exchange::<T>(&mut ours, Which::All, &Buffers::default()).unwrap();
+    let is_ours = |node: &TypedNode| node.op_is::<Convolve<T>>() || node.op_is::<Depthwise<T>>();
+    assert!(ours.nodes().iter().any(is_ours), "{name}");
+    let (found_shape, found) = run(ours, T::datum_type());
     assert_eq!(found_shape, shape, "{name}");
     // One product of the numbers above is a multiple of 1/2500, so that no wrong or missing one is below this.
     for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
         assert!(
-            (found - expected).abs() < 1e-4,
+            (found - expected).abs() < tolerance,
             "{name}: {found} instead of {expected} at {index}"
         );
     }
@@ -172,8 +176,49 @@ fn every_geometry_gives_what_tract_gives() {
             "pointwise, groups",
             Case([6, 32, 2], [6, 6], one, one, one, [0, 0], [0, 0]),
         ),
+        (
+            "depthwise",
+            Case([3, 3, 3], [7, 7], [3, 3], [1, 1], [1, 1], [1, 1], [1, 1]),
+        ),
+        (
+            "depthwise, large",
+            Case(
+                [3, 3, 3],
+                [112, 112],
+                [3, 3],
+                [2, 2],
+                [1, 1],
+                [1, 1],
+                [1, 1],
+            ),
+        ),
+        (
+            "depthwise, odd",
+            Case([3, 3, 3], [14, 15], [5, 5], [2, 2], [1, 1], [1, 2], [2, 1]),
+        ),
+        (
+            "depthwise, uneven steps",
+            Case([3, 3, 3], [9, 30], [3, 5], [2, 3], [1, 1], [0, 0], [0, 0]),
+        ),
+        (
+            "depthwise, holes",
+            Case([3, 3, 3], [20, 11], [3, 3], [1, 1], [2, 3], [2, 3], [2, 3]),
+        ),
+        (
+            "depthwise, steps and holes",
+            Case([3, 3, 3], [16, 16], [2, 7], [3, 2], [2, 1], [1, 0], [0, 4]),
+        ),
+        (
+            "depthwise, one pixel",
+            Case([3, 3, 3], [1, 1], [3, 3], [2, 2], [1, 1], [1, 1], [1, 1]),
+        ),
+        (
+            "depthwise, one row",
+            Case([3, 3, 3], [5, 64], [1, 3], [1, 4], [1, 1], [0, 1], [0, 0]),
+        ),
     ];
     for (name, case) in &cases {
-        compare(name, case);
+        compare::<f32>(name, case, 1e-4);
+        compare::<f64>(name, case, 1e-12);
     }
 }

@@ -11,6 +11,7 @@ mod transform;
 use pulp::Simd;
 
 use super::direct::Geometry;
+use super::real::{Real, lanes};
 use transform::{Phases, after, before, of_kernel};
 
 /// Points of a transformed tile.
@@ -26,7 +27,7 @@ const LINE: usize = 16;
 const BLOCK: usize = 256 << 10;
 
 /// A 3 × 3 convolution of stride 1 with its weights transformed and laid out.
-pub(super) struct Winograd {
+pub(super) struct Winograd<T> {
     geometry: Geometry,
     /// Tiles down and across.
     tiles: [usize; 2],
@@ -38,9 +39,9 @@ pub(super) struct Winograd {
     /// From here on, the weights begin at a line of the cache.
     aligned: usize,
     /// Per `most` vectors of output channels, point, input channel and output channel. The last vector ends with zeros.
-    weights: Vec<f32>,
+    weights: Vec<T>,
     /// Per output channel, with zeros at the end.
-    bias: Vec<f32>,
+    bias: Vec<T>,
 }
 
 /// Strides of the scratch space, in floats.
@@ -63,28 +64,28 @@ struct Part {
     count: usize,
 }
 
-impl Winograd {
-    /// Whether this is possible, and clearly faster than direct convolution: measured with AVX-512, 1.3 to 2 times. Few output channels
-    /// do not pay for Bᵀ d B, few input channels not for Aᵀ … A, and few pixels not for weights that are 16/9 as large. Of
-    /// more channels, too few tiles fit into the cache for each reading of the weights.
-    pub(super) fn suits(geometry: &Geometry) -> bool {
-        let [height, width] = geometry.output;
-        geometry.taps == [3, 3]
-            && geometry.strides == [1, 1]
-            && geometry.dilations == [1, 1]
-            && geometry.groups == 1
-            && (32..=512).contains(&geometry.channels)
-            && (64..=512).contains(&geometry.kernels)
-            && height.min(width) >= 7
-            && geometry.channels * height * width >= 128 * 7 * 7
-    }
+/// Whether this is possible, and clearly faster than direct convolution: measured with AVX-512, 1.3 to 2 times. Few output channels
+/// do not pay for Bᵀ d B, few input channels not for Aᵀ … A, and few pixels not for weights that are 16/9 as large. Of
+/// more channels, too few tiles fit into the cache for each reading of the weights.
+pub(super) fn suits(geometry: &Geometry) -> bool {
+    let [height, width] = geometry.output;
+    geometry.taps == [3, 3]
+        && geometry.strides == [1, 1]
+        && geometry.dilations == [1, 1]
+        && geometry.groups == 1
+        && (32..=512).contains(&geometry.channels)
+        && (64..=512).contains(&geometry.kernels)
+        && height.min(width) >= 7
+        && geometry.channels * height * width >= 128 * 7 * 7
+}
 
+impl<T: Real> Winograd<T> {
     /// Transforms `weights` (O × I × 3 × 3) and lays them and `bias` out for vectors of `lanes`. `None` if a transformed weight is
     /// infinite or none.
     pub(super) fn new(
         geometry: &Geometry,
-        weights: &[f32],
-        bias: &[f32],
+        weights: &[T],
+        bias: &[T],
         lanes: usize,
     ) -> Option<Self> {
         let geometry = *geometry;
@@ -93,9 +94,9 @@ impl Winograd {
         } = geometry;
         let tiles = geometry.output.map(|size| size.div_ceil(2));
         // Sums and weights have to fit into the registers, of which AVX2 has 16 and the others 32.
-        let most = if lanes == 8 { 1 } else { 2 };
+        let most = if lanes * size_of::<T>() == 32 { 1 } else { 2 };
         let panels = kernels.div_ceil(lanes);
-        let mut laid = vec![0f32; panels * lanes * POINTS * channels + LINE];
+        let mut laid = vec![T::ZERO; panels * lanes * POINTS * channels + LINE];
         let aligned = to_line(&laid);
         for (kernel, weights) in weights.chunks_exact(9 * channels).enumerate() {
             let from = kernel / (most * lanes) * most;
@@ -104,7 +105,7 @@ impl Winograd {
             let lane = kernel - from * lanes;
             for (channel, weights) in weights.as_chunks::<9>().0.iter().enumerate() {
                 for (point, value) in of_kernel(weights).into_iter().enumerate() {
-                    if !value.is_finite() {
+                    if !value.double().is_finite() {
                         return None;
                     }
                     group[(point * channels + channel) * across + lane] = value;
@@ -112,7 +113,7 @@ impl Winograd {
             }
         }
         let mut bias = bias.to_vec();
-        bias.resize(panels * lanes, 0.0);
+        bias.resize(panels * lanes, T::ZERO);
         let layout = |rows: usize| {
             let slots = (rows * tiles[1]).max(WIDE);
             let run = slots.next_multiple_of(lanes);
@@ -147,11 +148,11 @@ impl Winograd {
     pub(super) fn run<S: Simd>(
         &self,
         simd: S,
-        image: &[f32],
-        output: &mut [f32],
-        scratch: &mut Vec<f32>,
+        image: &[T],
+        output: &mut [T],
+        scratch: &mut Vec<T>,
     ) {
-        let lanes = S::F32_LANES;
+        let lanes = lanes::<T, S>();
         let panels = self.geometry.kernels.div_ceil(lanes);
         let pixels = self.geometry.output[0] * self.geometry.output[1];
         let phases = Phases::new(&self.geometry, self.tiles[1], self.rows, self.layout.run);
@@ -163,7 +164,7 @@ impl Winograd {
         ];
         let size = sizes.iter().sum::<usize>() + LINE;
         if scratch.len() < size {
-            scratch.resize(size, 0.0);
+            scratch.resize(size, T::ZERO);
         }
         let aligned = to_line(scratch);
         let (points, rest) = scratch[aligned..].split_at_mut(sizes[0]);
@@ -195,32 +196,32 @@ impl Winograd {
     fn transform<S: Simd>(
         &self,
         simd: S,
-        image: &[f32],
+        image: &[T],
         first: usize,
         phases: &Phases,
-        between: &mut [f32],
-        points: &mut [f32],
+        between: &mut [T],
+        points: &mut [T],
     ) {
-        let lanes = S::F32_LANES;
+        let lanes = lanes::<T, S>();
         let [height, width] = self.geometry.image;
         let &Layout { run, point, .. } = &self.layout;
         for (channel, plane) in image.chunks_exact(height * width).enumerate() {
             phases.take(plane, first, between);
             for from in (0..run).step_by(lanes) {
-                let mut rows = [[simd.splat_f32s(0.0); 4]; 4];
+                let mut rows = [[T::splat(simd, T::ZERO); 4]; 4];
                 for (y, row) in rows.iter_mut().enumerate() {
                     for (x, pixel) in row.iter_mut().enumerate() {
                         let at = phases.place(y, x) + from;
-                        *pixel = S::as_simd_f32s(&between[at..at + lanes]).0[0];
+                        *pixel = T::vectors::<S>(&between[at..at + lanes]).0[0];
                     }
-                    *row = before(simd, *row);
+                    *row = before::<T, S>(simd, *row);
                 }
                 let [a, b, c, d] = rows;
                 for (x, (((a, b), c), d)) in a.into_iter().zip(b).zip(c).zip(d).enumerate() {
-                    let column = before(simd, [a, b, c, d]);
+                    let column = before::<T, S>(simd, [a, b, c, d]);
                     for (y, value) in column.into_iter().enumerate() {
                         let at = (4 * y + x) * point + channel * run + from;
-                        S::as_mut_simd_f32s(&mut points[at..at + lanes]).0[0] = value;
+                        T::vectors_mut::<S>(&mut points[at..at + lanes]).0[0] = value;
                     }
                 }
             }
@@ -233,10 +234,10 @@ impl Winograd {
         &self,
         simd: S,
         part: &Part,
-        points: &[f32],
-        sums: &mut [f32],
+        points: &[T],
+        sums: &mut [T],
     ) {
-        let lanes = S::F32_LANES;
+        let lanes = lanes::<T, S>();
         let channels = self.geometry.channels;
         let &Layout {
             run, point, slot, ..
@@ -245,17 +246,17 @@ impl Winograd {
         let weights = &self.weights[self.aligned + part.from * lanes * POINTS * channels..];
         let each = weights.chunks_exact(size).zip(points.chunks_exact(point));
         for (index, (weights, points)) in each.take(POINTS).enumerate() {
-            let (weights, _) = S::as_simd_f32s(weights).0.as_chunks::<V>();
+            let (weights, _) = T::vectors::<S>(weights).0.as_chunks::<V>();
             let points = &points[..channels * run];
             let tiles = part.rows * self.tiles[1];
             for tile in (0..tiles).step_by(WIDE) {
                 // The last ones overlap those before them.
                 let tile = tile.min(tiles.max(WIDE) - WIDE);
-                let found = product::<S, V>(simd, &points[tile..], run, weights);
+                let found = product::<T, S, V>(simd, &points[tile..], run, weights);
                 let to = &mut sums[tile * slot..];
                 for (to, sums) in to.chunks_mut(slot).zip(&found) {
                     let to = &mut to[index * V * lanes..][..V * lanes];
-                    S::as_mut_simd_f32s(to).0.copy_from_slice(sums);
+                    T::vectors_mut::<S>(to).0.copy_from_slice(sums);
                 }
             }
         }
@@ -263,35 +264,28 @@ impl Winograd {
 
     /// Aᵀ … A and the bias, into the output of some channels.
     #[inline(always)]
-    fn finish<S: Simd>(
-        &self,
-        simd: S,
-        part: &Part,
-        sums: &[f32],
-        tiles: &mut [f32],
-        output: &mut [f32],
-    ) {
-        let lanes = S::F32_LANES;
+    fn finish<S: Simd>(&self, simd: S, part: &Part, sums: &[T], tiles: &mut [T], output: &mut [T]) {
+        let lanes = lanes::<T, S>();
         let [height, width] = self.geometry.output;
         let across = self.tiles[1];
         let slot = self.layout.slot;
-        let (bias, _) = S::as_simd_f32s(&self.bias[part.from * lanes..][..part.count * lanes]);
+        let (bias, _) = T::vectors::<S>(&self.bias[part.from * lanes..][..part.count * lanes]);
         let size = 4 * across * lanes;
         for y in 0..part.rows {
             let row = sums[y * across * slot..].chunks_exact(slot).take(across);
             for (x, sums) in row.enumerate() {
-                let (sums, _) = S::as_simd_f32s(&sums[..POINTS * part.count * lanes]);
+                let (sums, _) = T::vectors::<S>(&sums[..POINTS * part.count * lanes]);
                 for (v, &bias) in bias.iter().enumerate() {
-                    let (tiles, _) = S::as_mut_simd_f32s(&mut tiles[v * size..][..size]);
+                    let (tiles, _) = T::vectors_mut::<S>(&mut tiles[v * size..][..size]);
                     let mut rows = [[bias; 2]; 4];
                     for (y, row) in rows.iter_mut().enumerate() {
                         let sum = |x: usize| sums[(4 * y + x) * part.count + v];
-                        *row = after(simd, [sum(0), sum(1), sum(2), sum(3)]);
+                        *row = after::<T, S>(simd, [sum(0), sum(1), sum(2), sum(3)]);
                     }
                     for column in 0..2 {
                         let pixels = rows.map(|row| row[column]);
-                        for (row, pixel) in after(simd, pixels).into_iter().enumerate() {
-                            tiles[(row * across + x) * 2 + column] = simd.add_f32s(pixel, bias);
+                        for (row, pixel) in after::<T, S>(simd, pixels).into_iter().enumerate() {
+                            tiles[(row * across + x) * 2 + column] = T::add(simd, pixel, bias);
                         }
                     }
                 }
@@ -310,26 +304,26 @@ impl Winograd {
 }
 
 /// Floats before the first that begins a line of the cache.
-fn to_line(floats: &[f32]) -> usize {
-    let offset = floats.as_ptr().align_offset(LINE * size_of::<f32>());
+fn to_line<T>(floats: &[T]) -> usize {
+    let offset = floats.as_ptr().align_offset(LINE * size_of::<T>());
     // Where that is not known, everything still fits, and only speed is lost.
     if offset < LINE { offset } else { 0 }
 }
 
 /// The sums over channels of one point, for neighbours: `run` floats from one channel to the next.
 #[inline(always)]
-fn product<S: Simd, const V: usize>(
+fn product<T: Real, S: Simd, const V: usize>(
     simd: S,
-    points: &[f32],
+    points: &[T],
     run: usize,
-    weights: &[[S::f32s; V]],
-) -> [[S::f32s; V]; WIDE] {
-    let mut registers = [[simd.splat_f32s(0.0); V]; WIDE];
+    weights: &[[T::Vector<S>; V]],
+) -> [[T::Vector<S>; V]; WIDE] {
+    let mut registers = [[T::splat(simd, T::ZERO); V]; WIDE];
     for (weights, pixels) in weights.iter().zip(points.chunks(run)) {
         for (sums, &pixel) in registers.iter_mut().zip(&pixels[..WIDE]) {
-            let pixel = simd.splat_f32s(pixel);
+            let pixel = T::splat(simd, pixel);
             for (sum, &weights) in sums.iter_mut().zip(weights) {
-                *sum = simd.mul_add_f32s(pixel, weights, *sum);
+                *sum = T::mul_add(simd, pixel, weights, *sum);
             }
         }
     }

@@ -3,10 +3,11 @@
 use pulp::{Arch, WithSimd};
 
 use super::*;
-use crate::train::convolve::Lanes;
+use crate::convolve::Lanes;
+use std::marker::PhantomData;
 
 struct Run<'a> {
-    way: &'a Winograd,
+    way: &'a Winograd<f32>,
     image: &'a [f32],
     output: &'a mut [f32],
     scratch: &'a mut Vec<f32>,
@@ -100,7 +101,13 @@ fn check(geometry: &Geometry) {
     let weights = numbers(kernels * channels * 9, 2);
     let bias = numbers(kernels, 3);
     for arch in architectures() {
-        let way = Winograd::new(geometry, &weights, &bias, arch.dispatch(Lanes)).unwrap();
+        let way = Winograd::new(
+            geometry,
+            &weights,
+            &bias,
+            arch.dispatch(Lanes::<f32>(PhantomData)),
+        )
+        .unwrap();
         let mut output = vec![f32::NAN; kernels * rows * columns];
         // What is left there must not matter.
         let mut scratch = vec![f32::NAN; 1 << 20];
@@ -147,7 +154,7 @@ fn blocks_of_rows_join() {
     let geometry = geometry([150, 18], [21, 26], [1, 1], [1, 1]);
     let zeros = vec![0f32; 18 * 150 * 9];
     for arch in architectures() {
-        let lanes = arch.dispatch(Lanes);
+        let lanes = arch.dispatch(Lanes::<f32>(PhantomData));
         let way = Winograd::new(&geometry, &zeros, &[0.0; 18], lanes).unwrap();
         assert!(
             way.rows > 1 && !way.tiles[0].is_multiple_of(way.rows),
@@ -182,7 +189,7 @@ fn weights_that_do_not_survive_their_transform_are_refused() {
 fn the_convolutions_of_residual_networks_suit() {
     let same = |channels: [usize; 2], size: usize| geometry(channels, [size, size], [1, 1], [1, 1]);
     for (channels, size) in [(64, 56), (128, 28), (256, 14), (512, 7)] {
-        assert!(Winograd::suits(&same([channels, channels], size)));
+        assert!(suits(&same([channels, channels], size)));
     }
     for (channels, size) in [
         ([3, 64], 56),
@@ -190,7 +197,7 @@ fn the_convolutions_of_residual_networks_suit() {
         ([64, 64], 7),
         ([512, 512], 4),
     ] {
-        assert!(!Winograd::suits(&same(channels, size)), "{channels:?}");
+        assert!(!suits(&same(channels, size)), "{channels:?}");
     }
     let fits = same([64, 64], 56);
     let others = [
@@ -209,6 +216,6 @@ fn the_convolutions_of_residual_networks_suit() {
         },
     ];
     for other in &others {
-        assert!(!Winograd::suits(other), "{other:?}");
+        assert!(!suits(other), "{other:?}");
     }
 }

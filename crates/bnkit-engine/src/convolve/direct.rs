@@ -8,6 +8,8 @@
 use pulp::Simd;
 use pulp::bytemuck::cast_slice;
 
+use super::real::{Real, few_registers, lanes};
+
 /// Taps that go by before the sums of a tile make room for the next tile's: the weights of a pass stay in the second-level cache.
 const PASS: usize = 1152;
 
@@ -32,7 +34,7 @@ pub(super) struct Geometry {
 }
 
 /// A convolution with its weights laid out.
-pub(super) struct Direct {
+pub(super) struct Direct<T> {
     geometry: Geometry,
     /// Neighbours in a tile: 7 or 4.
     wide: usize,
@@ -42,17 +44,17 @@ pub(super) struct Direct {
     /// Of each channel's taps in turn, from the first one's place.
     offsets: Vec<u32>,
     /// Per group, vector of output channels and tap: the weights. The last vector of a group ends with zeros.
-    weights: Vec<f32>,
+    weights: Vec<T>,
     /// As the weights.
-    bias: Vec<f32>,
+    bias: Vec<T>,
 }
 
-impl Direct {
+impl<T: Real> Direct<T> {
     /// Lays out `weights` (O × I × H × W) and `bias` for vectors of `lanes`. `None` if the image is too large for that.
     pub(super) fn new(
         geometry: Geometry,
-        weights: &[f32],
-        bias: Vec<f32>,
+        weights: &[T],
+        bias: Vec<T>,
         lanes: usize,
     ) -> Option<Self> {
         let Geometry {
@@ -77,8 +79,8 @@ impl Direct {
         };
         let depth = channels * high * across;
         let panels = kernels.div_ceil(lanes);
-        let mut laid = vec![0f32; geometry.groups * panels * depth * lanes];
-        let mut biases = vec![0f32; geometry.groups * panels * lanes];
+        let mut laid = vec![T::ZERO; geometry.groups * panels * depth * lanes];
+        let mut biases = vec![T::ZERO; geometry.groups * panels * lanes];
         for (kernel, (weights, bias)) in weights.chunks_exact(depth).zip(bias).enumerate() {
             let (group, kernel) = (kernel / kernels, kernel % kernels);
             let (panel, lane) = (group * panels + kernel / lanes, kernel % lanes);
@@ -107,15 +109,15 @@ impl Direct {
     pub(super) fn run<S: Simd>(
         &self,
         simd: S,
-        image: &[f32],
-        output: &mut [f32],
-        scratch: &mut Vec<f32>,
+        image: &[T],
+        output: &mut [T],
+        scratch: &mut Vec<T>,
     ) {
         let geometry = &self.geometry;
         let depth = self.offsets.len();
         let [height, width] = geometry.image;
         let pixels = geometry.output[0] * geometry.output[1];
-        let lanes = S::F32_LANES;
+        let lanes = lanes::<T, S>();
         let panels = geometry.kernels.div_ceil(lanes);
         let groups = image
             .chunks_exact(geometry.channels * height * width)
@@ -123,10 +125,10 @@ impl Direct {
             .zip(self.weights.chunks_exact(panels * depth * lanes))
             .zip(self.bias.chunks_exact(panels * lanes));
         // Sums and weights have to fit into the registers, of which AVX2 has 16 and the others 32.
-        let most = match (lanes, self.wide) {
-            (8, 7) => 1,
-            (8, _) => 2,
-            _ => 4,
+        let most = match (few_registers::<T, S>(), self.wide) {
+            (true, 7) => 1,
+            (true, _) => 2,
+            (false, _) => 4,
         };
         for (((image, output), weights), bias) in groups {
             let as_it_is = geometry.strides[1] == 1
@@ -138,8 +140,8 @@ impl Direct {
                 self.pad(image, scratch);
                 &scratch[..]
             };
-            let (weights, _) = S::as_simd_f32s(weights);
-            let (bias, _) = S::as_simd_f32s(bias);
+            let (weights, _) = T::vectors::<S>(weights);
+            let (bias, _) = T::vectors::<S>(bias);
             let mut from = 0;
             while from < panels {
                 let count = (panels - from).min(most);
@@ -164,18 +166,18 @@ impl Direct {
 
     /// Copies the channels of a group between zeros.
     #[inline(always)]
-    fn pad(&self, image: &[f32], scratch: &mut Vec<f32>) {
+    fn pad(&self, image: &[T], scratch: &mut Vec<T>) {
         let [height, width] = self.geometry.image;
         let [above, left] = self.geometry.padding;
         let stride = self.geometry.strides[1];
         let pitch = self.columns * stride;
-        scratch.resize(self.geometry.channels * self.rows * pitch, 0.0);
+        scratch.resize(self.geometry.channels * self.rows * pitch, T::ZERO);
         let planes = image
             .chunks_exact(height * width)
             .zip(scratch.chunks_exact_mut(self.rows * pitch));
         for (plane, padded) in planes {
             for (y, to) in padded.chunks_exact_mut(pitch).enumerate() {
-                to.fill(0.0);
+                to.fill(T::ZERO);
                 let Some(row) = y.checked_sub(above).filter(|&y| y < height) else {
                     continue;
                 };
@@ -203,20 +205,20 @@ impl Direct {
     fn panels<S: Simd, const V: usize, const W: usize>(
         &self,
         simd: S,
-        image: &[f32],
-        weights: &[S::f32s],
-        bias: &[S::f32s],
-        output: &mut [f32],
+        image: &[T],
+        weights: &[T::Vector<S>],
+        bias: &[T::Vector<S>],
+        output: &mut [T],
     ) {
         let [rows, width] = self.geometry.output;
         let depth = self.offsets.len();
         let down = self.geometry.strides[0] * self.columns * self.geometry.strides[1];
-        let lanes = S::F32_LANES;
+        let lanes = lanes::<T, S>();
         let pixels = rows * width;
         let across = width.div_ceil(W);
         let tiles = rows * across;
         let place = |tile: usize| (tile / across, (tile % across * W).min(width.max(W) - W));
-        let mut sums = [[[simd.splat_f32s(0.0); V]; W]; TURNS];
+        let mut sums = [[[T::splat(simd, T::ZERO); V]; W]; TURNS];
         for first in (0..tiles).step_by(TURNS) {
             let sums = &mut sums[..TURNS.min(tiles - first)];
             for pixel in sums.as_flattened_mut() {
@@ -228,13 +230,13 @@ impl Direct {
                 let weights = std::array::from_fn(|v| &weights[v * depth + from..v * depth + to]);
                 for (turn, sums) in sums.iter_mut().enumerate() {
                     let (y, x) = place(first + turn);
-                    tile(simd, &image[y * down + x..], offsets, weights, sums);
+                    tile::<T, S, V, W>(simd, &image[y * down + x..], offsets, weights, sums);
                 }
             }
             for (turn, sums) in sums.iter().enumerate() {
                 let (y, x) = place(first + turn);
                 let count = W.min(width);
-                let sums: &[f32] = cast_slice(sums.as_flattened());
+                let sums: &[T] = cast_slice(sums.as_flattened());
                 for (kernel, plane) in output.chunks_exact_mut(pixels).enumerate() {
                     let to = &mut plane[y * width + x..][..count];
                     let from = sums[kernel..].iter().step_by(V * lanes);
@@ -247,21 +249,21 @@ impl Direct {
 
 /// Adds the products of some taps to the sums of one tile.
 #[inline(always)]
-fn tile<S: Simd, const V: usize, const W: usize>(
+fn tile<T: Real, S: Simd, const V: usize, const W: usize>(
     simd: S,
-    image: &[f32],
+    image: &[T],
     offsets: &[u32],
-    weights: [&[S::f32s]; V],
-    sums: &mut [[S::f32s; V]; W],
+    weights: [&[T::Vector<S>]; V],
+    sums: &mut [[T::Vector<S>; V]; W],
 ) {
-    let weights: [&[S::f32s]; V] = std::array::from_fn(|v| &weights[v][..offsets.len()]);
+    let weights: [&[T::Vector<S>]; V] = std::array::from_fn(|v| &weights[v][..offsets.len()]);
     let mut registers = *sums;
     for (tap, &offset) in offsets.iter().enumerate() {
         let pixels = &image[offset as usize..][..W];
         for (sums, &pixel) in registers.iter_mut().zip(pixels) {
-            let pixel = simd.splat_f32s(pixel);
+            let pixel = T::splat(simd, pixel);
             for (sum, weights) in sums.iter_mut().zip(weights) {
-                *sum = simd.mul_add_f32s(pixel, weights[tap], *sum);
+                *sum = T::mul_add(simd, pixel, weights[tap], *sum);
             }
         }
     }

@@ -1,17 +1,20 @@
-//! Dense convolution of single-precision images: tract's gathers columns for every product, which took half the time of a ResNet.
+//! Convolution of images: tract's gathers columns for every product, which took half the time of a ResNet in train mode, and most of
+//! a proof's time in double precision.
 //!
 //! Three ways, all on registers full of sums ([`pulp`] gives vectors of the processor's own width, without `unsafe`): [`direct`] for
 //! any kernel, a vector of output channels at a time; [`pointwise`] for 1 × 1 kernels, a vector of pixels at a time; [`winograd`] for
 //! 3 × 3 kernels of stride 1, with fewer products, where images and channels are many enough. Weights are laid
-//! out once, when the model is compiled. What has no constant weights, few channels in a group, or runs on a processor without
-//! fused multiply-add, stays with tract.
+//! out once, when the model is compiled. [`depthwise`] is for one channel a group. What has no constant weights, few channels in a
+//! group, or runs on a processor without fused multiply-add, stays with tract.
 
+mod depthwise;
 mod direct;
 mod pointwise;
+mod real;
 mod winograd;
 
-use std::cell::RefCell;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use pulp::{Arch, Simd, WithSimd};
@@ -19,9 +22,10 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
-use super::buffers::Buffers;
+use crate::buffers::Buffers;
 use direct::{Direct, Geometry};
 use pointwise::Pointwise;
+use real::{Real, lanes};
 use winograd::Winograd;
 
 /// Narrower vectors are not worth it: the processor has none, or no fused multiply-add.
@@ -30,61 +34,63 @@ const MIN_LANES: usize = 4;
 /// Images of fewer pixels than this go by channels even if the kernel is 1 × 1.
 const MIN_PIXELS: usize = 8;
 
-thread_local! {
-    /// Where a thread lays out images, again and again: fresh memory costs as much as the copy.
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(vec![]) };
-}
-
 /// A convolution whose kernel and bias are constants: the input is the image (N × C × H × W).
 #[derive(Clone)]
-struct Convolve {
+struct Convolve<T: Real> {
     /// The node's name: tells operators apart, as their weights do.
     name: String,
     /// Channels, height and width.
     output: [usize; 3],
-    way: Arc<Way>,
+    way: Arc<Way<T>>,
     buffers: Buffers,
 }
 
-enum Way {
-    Direct(Direct),
-    Pointwise(Pointwise),
-    Winograd(Winograd),
+enum Way<T: Real> {
+    Direct(Direct<T>),
+    Pointwise(Pointwise<T>),
+    Winograd(Winograd<T>),
 }
 
-impl fmt::Debug for Convolve {
+impl<T: Real> fmt::Debug for Convolve<T> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "Convolve({:?}, {:?})", self.name, self.output)
     }
 }
 
-impl PartialEq for Convolve {
+impl<T: Real> PartialEq for Convolve<T> {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name && Arc::ptr_eq(&self.way, &other.way)
     }
 }
 
-impl Eq for Convolve {}
+impl<T: Real> Eq for Convolve<T> {}
 
 /// Which convolutions to exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
+pub(crate) enum Which {
     /// Those with a kernel of 1 × 1, which decluttering makes products of matrices.
     SinglePixels,
     All,
 }
 
 /// Whether the processor has vectors that our kernels are worth it for.
-pub(super) fn has_vectors() -> bool {
-    Arch::new().dispatch(Lanes) >= MIN_LANES
+fn has_vectors() -> bool {
+    Arch::new().dispatch(Lanes::<f32>(PhantomData)) >= MIN_LANES
 }
 
-/// Puts our operator where a typed model convolves with constants.
-pub(super) fn exchange(model: &mut TypedModel, which: Which, buffers: &Buffers) -> TractResult<()> {
-    let lanes = Arch::new().dispatch(Lanes);
-    if lanes < MIN_LANES {
+/// Puts our operators where a typed model convolves with constants, in what `T` is.
+pub(crate) fn exchange<T: Real>(
+    model: &mut TypedModel,
+    which: Which,
+    buffers: &Buffers,
+) -> TractResult<()> {
+    if !has_vectors() {
         return Ok(());
     }
+    if which == Which::All {
+        depthwise::exchange::<T>(model, buffers)?;
+    }
+    let lanes = Arch::new().dispatch(Lanes::<T>(PhantomData));
     for index in 0..model.nodes().len() {
         let node = model.node(index);
         let Some(conv) = node.op_as::<Conv>() else {
@@ -94,7 +100,7 @@ pub(super) fn exchange(model: &mut TypedModel, which: Which, buffers: &Buffers) 
         if which == Which::SinglePixels && !single {
             continue;
         }
-        let ours = ours(conv, &model.node_input_facts(index)?, lanes)?;
+        let ours = ours::<T>(conv, &model.node_input_facts(index)?, lanes)?;
         if let Some((output, way)) = ours {
             let ours = Convolve {
                 name: node.name.clone(),
@@ -110,11 +116,11 @@ pub(super) fn exchange(model: &mut TypedModel, which: Which, buffers: &Buffers) 
     Ok(())
 }
 
-fn ours(
+fn ours<T: Real>(
     conv: &Conv,
     inputs: &[&TypedFact],
     lanes: usize,
-) -> TractResult<Option<([usize; 3], Way)>> {
+) -> TractResult<Option<([usize; 3], Way<T>)>> {
     let [image, kernel, bias] = inputs else {
         return Ok(None);
     };
@@ -128,9 +134,9 @@ fn ours(
     let &[kernels, depth, high, wide] = weights.shape() else {
         return Ok(None);
     };
-    let single = image.datum_type == f32::datum_type()
-        && weights.datum_type() == f32::datum_type()
-        && bias.datum_type() == f32::datum_type();
+    let alike = [image.datum_type, weights.datum_type(), bias.datum_type()]
+        .iter()
+        .all(|&kind| kind == T::datum_type());
     let plain = conv.q_params.is_none()
         && conv.kernel_fmt == KernelFormat::OIHW
         && pool.data_format == DataFormat::NCHW;
@@ -151,13 +157,13 @@ fn ours(
         && geometry.kernels * 2 >= lanes
         && depth * high * wide * height * width > 0
         && geometry.output.iter().all(|&size| size > 0);
-    if !(single && plain && fits) {
+    if !(alike && plain && fits) {
         return Ok(None);
     }
     let weights = weights.try_as_plain_ram()?;
-    let weights = weights.as_slice::<f32>()?;
+    let weights = weights.as_slice::<T>()?;
     let bias = bias.try_as_plain_ram()?;
-    let bias = match bias.as_slice::<f32>()? {
+    let bias = match bias.as_slice::<T>()? {
         &[one] => vec![one; kernels],
         each if each.len() == kernels => each.to_vec(),
         _ => return Ok(None),
@@ -167,7 +173,7 @@ fn ours(
         && geometry.strides == [1, 1]
         && geometry.output == geometry.image
         && geometry.padding == [0, 0];
-    let winograd = Winograd::suits(&geometry)
+    let winograd = (T::FEWER_PRODUCTS && winograd::suits(&geometry))
         .then(|| Winograd::new(&geometry, weights, &bias, lanes))
         .flatten();
     let way = if let Some(winograd) = winograd {
@@ -187,7 +193,7 @@ fn ours(
     Ok(Some((output, way)))
 }
 
-impl Op for Convolve {
+impl<T: Real> Op for Convolve<T> {
     fn name(&self) -> StaticName {
         "bnkit.Convolve".into()
     }
@@ -195,35 +201,35 @@ impl Op for Convolve {
     op_as_typed_op!();
 }
 
-impl TypedOp for Convolve {
+impl<T: Real> TypedOp for Convolve<T> {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let mut shape = inputs[0].shape.clone();
         for (axis, &size) in self.output.iter().enumerate() {
             shape.set(axis + 1, size.to_dim());
         }
-        Ok(tvec!(f32::fact(shape)))
+        Ok(tvec!(T::fact(shape)))
     }
 
     as_op!();
 }
 
-impl EvalOp for Convolve {
+impl<T: Real> EvalOp for Convolve<T> {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let input = inputs.pop().context("no image")?;
         let count = input.shape()[0];
         let [channels, rows, columns] = self.output;
-        let mut output = self.buffers.take(&[count, channels, rows, columns])?;
+        let mut output = self.buffers.take::<T>(&[count, channels, rows, columns])?;
         let image = input.try_as_plain_ram()?;
-        let image = image.as_slice::<f32>()?;
+        let image = image.as_slice::<T>()?;
         if let Some(size) = image.len().checked_div(count) {
             let mut view = output.try_as_plain_ram_mut()?;
             let samples = image.chunks_exact(size).zip(
-                view.as_slice_mut::<f32>()?
+                view.as_slice_mut::<T>()?
                     .chunks_exact_mut(channels * rows * columns),
             );
-            SCRATCH.with_borrow_mut(|scratch| {
+            T::with_scratch(|scratch| {
                 for (image, output) in samples {
                     Arch::new().dispatch(Job {
                         way: &self.way,
@@ -239,26 +245,26 @@ impl EvalOp for Convolve {
     }
 }
 
-/// How many floats a vector has.
-struct Lanes;
+/// How many elements a vector has.
+struct Lanes<T>(PhantomData<T>);
 
-impl WithSimd for Lanes {
+impl<T: Real> WithSimd for Lanes<T> {
     type Output = usize;
 
     fn with_simd<S: Simd>(self, _: S) -> usize {
-        S::F32_LANES
+        lanes::<T, S>()
     }
 }
 
 /// One image, convolved.
-struct Job<'a> {
-    way: &'a Way,
-    image: &'a [f32],
-    output: &'a mut [f32],
-    scratch: &'a mut Vec<f32>,
+struct Job<'a, T: Real> {
+    way: &'a Way<T>,
+    image: &'a [T],
+    output: &'a mut [T],
+    scratch: &'a mut Vec<T>,
 }
 
-impl WithSimd for Job<'_> {
+impl<T: Real> WithSimd for Job<'_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Depthwise convolution of single-precision images: tract's walks strided and narrow images element by element, which took half the
+//! Depthwise convolution of images: tract's walks strided and narrow images element by element, which took half the
 //! time of MobileNet and EfficientNet.
 //!
 //! Each plane is copied between zeros, taken apart into one image for each phase of the strides. A tap is then one image
@@ -6,20 +6,22 @@
 //! ([`pulp`]) whatever the width and the stride. Taps are added in tract's order, without fused operations, so every instruction set
 //! gives the same bits. Without vectors it stays with tract.
 
+use std::marker::PhantomData;
+
 use pulp::{Arch, Simd, WithSimd};
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
-use super::buffers::Buffers;
-use super::convolve::has_vectors;
+use super::real::{Real, lanes};
+use crate::buffers::Buffers;
 
 /// Images of more than this many taps gain nothing.
 const MAX_TAPS: usize = 128;
 
 /// A depthwise convolution: inputs are the image (1 or more × C × H × W), the kernel (C × 1 × h × w) and the bias.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Depthwise {
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Depthwise<T> {
     strides: [usize; 2],
     dilations: [usize; 2],
     /// Rows above, columns to the left.
@@ -27,18 +29,18 @@ struct Depthwise {
     /// Height and width.
     output: [usize; 2],
     buffers: Buffers,
+    element: PhantomData<T>,
 }
 
-/// Puts our operator where a typed model convolves depthwise.
-pub(super) fn exchange(model: &mut TypedModel, buffers: &Buffers) -> TractResult<()> {
-    if !has_vectors() {
-        return Ok(());
-    }
+impl<T: Real> Eq for Depthwise<T> {}
+
+/// Puts our operator where a typed model convolves depthwise, in what `T` is.
+pub(super) fn exchange<T: Real>(model: &mut TypedModel, buffers: &Buffers) -> TractResult<()> {
     for index in 0..model.nodes().len() {
         let Some(conv) = model.node(index).op_as::<Conv>() else {
             continue;
         };
-        let ours = ours(conv, &model.node_input_facts(index)?, buffers);
+        let ours = ours::<T>(conv, &model.node_input_facts(index)?, buffers);
         if let Some(ours) = ours {
             model.nodes_mut()[index].op = Box::new(ours);
         }
@@ -46,7 +48,7 @@ pub(super) fn exchange(model: &mut TypedModel, buffers: &Buffers) -> TractResult
     Ok(())
 }
 
-fn ours(conv: &Conv, inputs: &[&TypedFact], buffers: &Buffers) -> Option<Depthwise> {
+fn ours<T: Real>(conv: &Conv, inputs: &[&TypedFact], buffers: &Buffers) -> Option<Depthwise<T>> {
     let [image, kernel, bias] = inputs else {
         return None;
     };
@@ -57,9 +59,9 @@ fn ours(conv: &Conv, inputs: &[&TypedFact], buffers: &Buffers) -> Option<Depthwi
     let &[kernels, depth, high, wide] = kernel.shape.as_concrete()? else {
         return None;
     };
-    let single = [image, kernel, bias]
+    let alike = [image, kernel, bias]
         .iter()
-        .all(|fact| fact.datum_type == f32::datum_type());
+        .all(|fact| fact.datum_type == T::datum_type());
     let depthwise = conv.group == channels && kernels == channels && depth == 1;
     let plain = conv.q_params.is_none()
         && conv.kernel_fmt == KernelFormat::OIHW
@@ -71,14 +73,15 @@ fn ours(conv: &Conv, inputs: &[&TypedFact], buffers: &Buffers) -> Option<Depthwi
         padding: [padded[0].pad_before, padded[1].pad_before],
         output: [padded[0].convoluted, padded[1].convoluted],
         buffers: buffers.clone(),
+        element: PhantomData,
     };
     let sized = (2..=MAX_TAPS).contains(&(high * wide))
         && height * width > 0
         && ours.output.iter().all(|&size| size > 0);
-    (single && depthwise && plain && sized).then_some(ours)
+    (alike && depthwise && plain && sized).then_some(ours)
 }
 
-impl Op for Depthwise {
+impl<T: Real> Op for Depthwise<T> {
     fn name(&self) -> StaticName {
         "bnkit.Depthwise".into()
     }
@@ -86,19 +89,19 @@ impl Op for Depthwise {
     op_as_typed_op!();
 }
 
-impl TypedOp for Depthwise {
+impl<T: Real> TypedOp for Depthwise<T> {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let mut shape = inputs[0].shape.clone();
         for (axis, &size) in self.output.iter().enumerate() {
             shape.set(axis + 2, size.to_dim());
         }
-        Ok(tvec!(f32::fact(shape)))
+        Ok(tvec!(T::fact(shape)))
     }
 
     as_op!();
 }
 
-impl EvalOp for Depthwise {
+impl<T: Real> EvalOp for Depthwise<T> {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, mut inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
@@ -110,7 +113,7 @@ impl EvalOp for Depthwise {
         };
         let [taps_high, taps_wide] = [kernel.shape()[2], kernel.shape()[3]];
         let [rows, columns] = self.output;
-        let mut output = self.buffers.take(&[count, channels, rows, columns])?;
+        let mut output = self.buffers.take::<T>(&[count, channels, rows, columns])?;
         // How far the taps reach, and the images of the phases that they reach into.
         let reach = |axis: usize, taps: usize| {
             (self.output[axis] - 1) * self.strides[axis] + (taps - 1) * self.dilations[axis] + 1
@@ -142,10 +145,10 @@ impl EvalOp for Depthwise {
         let bias = bias.try_as_plain_ram()?;
         Arch::new().dispatch(Job {
             taps: &taps,
-            image: image.as_slice::<f32>()?,
-            kernel: kernel.as_slice::<f32>()?,
-            bias: bias.as_slice::<f32>()?,
-            output: output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?,
+            image: image.as_slice::<T>()?,
+            kernel: kernel.as_slice::<T>()?,
+            bias: bias.as_slice::<T>()?,
+            output: output.try_as_plain_ram_mut()?.as_slice_mut::<T>()?,
         });
         self.buffers.give(inputs.swap_remove(0));
         Ok(tvec!(output.into_tvalue()))
@@ -173,15 +176,15 @@ struct Taps {
 const VECTORS: usize = 4;
 
 /// A batch to convolve. `bias` has one element, or one for each channel.
-struct Job<'a> {
+struct Job<'a, T> {
     taps: &'a Taps,
-    image: &'a [f32],
-    kernel: &'a [f32],
-    bias: &'a [f32],
-    output: &'a mut [f32],
+    image: &'a [T],
+    kernel: &'a [T],
+    bias: &'a [T],
+    output: &'a mut [T],
 }
 
-impl WithSimd for Job<'_> {
+impl<T: Real> WithSimd for Job<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -192,10 +195,10 @@ impl WithSimd for Job<'_> {
         let (pitch, phase) = (taps.pitch, taps.phase_rows * taps.pitch);
         let count = taps.offsets.len();
         let length = (rows - 1) * pitch + columns;
-        let run = VECTORS * S::F32_LANES;
+        let run = VECTORS * lanes::<T, S>();
         // Runs may read and write beyond the last row. The zeros around the image stay.
-        let mut phases = vec![0f32; phase * taps.strides[0] * taps.strides[1] + 2 * run];
-        let mut runs = vec![0f32; length.next_multiple_of(run)];
+        let mut phases = vec![T::ZERO; phase * taps.strides[0] * taps.strides[1] + 2 * run];
+        let mut runs = vec![T::ZERO; length.next_multiple_of(run)];
         let channels = self.kernel.len() / count;
         let planes = self
             .image
@@ -206,15 +209,15 @@ impl WithSimd for Job<'_> {
             taps.take_apart(plane, &mut phases);
             let weights = &self.kernel[channel * count..][..count];
             let bias = self.bias[if self.bias.len() == 1 { 0 } else { channel }];
-            let bias = simd.splat_f32s(bias);
-            let (vectors, _) = S::as_mut_simd_f32s(&mut runs);
+            let bias = T::splat(simd, bias);
+            let (vectors, _) = T::vectors_mut::<S>(&mut runs);
             for (number, run_of) in vectors.as_chunks_mut::<VECTORS>().0.iter_mut().enumerate() {
                 let mut sums = [bias; VECTORS];
                 for (&weight, &offset) in weights.iter().zip(&taps.offsets) {
-                    let weight = simd.splat_f32s(weight);
-                    let (pixels, _) = S::as_simd_f32s(&phases[offset + number * run..][..run]);
+                    let weight = T::splat(simd, weight);
+                    let (pixels, _) = T::vectors::<S>(&phases[offset + number * run..][..run]);
                     for (sum, &pixel) in sums.iter_mut().zip(pixels) {
-                        *sum = simd.add_f32s(*sum, simd.mul_f32s(weight, pixel));
+                        *sum = T::add(simd, *sum, T::mul(simd, weight, pixel));
                     }
                 }
                 *run_of = sums;
@@ -229,7 +232,7 @@ impl WithSimd for Job<'_> {
 impl Taps {
     /// Copies a plane between the zeros, its rows and columns by their phases.
     #[inline(always)]
-    fn take_apart(&self, plane: &[f32], phases: &mut [f32]) {
+    fn take_apart<T: Copy>(&self, plane: &[T], phases: &mut [T]) {
         let [down, across] = self.strides;
         let phase = self.phase_rows * self.pitch;
         let left = self.padding[1];
@@ -258,79 +261,6 @@ impl Taps {
                         .for_each(|(to, &x)| *to = x);
                 }
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tract_onnx::tract_core::ops::cnn::{PaddingSpec, PoolSpec};
-
-    fn numbers(count: usize) -> Vec<f32> {
-        (0..count)
-            .map(|n| (n * 37 % 101) as f32 / 50.0 - 1.0)
-            .collect()
-    }
-
-    #[test]
-    fn every_geometry_gives_what_tract_gives() {
-        let cases = [
-            // Image, kernel, strides, dilations, padding before and after.
-            ([7, 7], [3, 3], [1, 1], [1, 1], [1, 1], [1, 1]),
-            ([112, 112], [3, 3], [2, 2], [1, 1], [1, 1], [1, 1]),
-            ([14, 15], [5, 5], [2, 2], [1, 1], [1, 2], [2, 1]),
-            ([9, 30], [3, 5], [2, 3], [1, 1], [0, 0], [0, 0]),
-            ([20, 11], [3, 3], [1, 1], [2, 3], [2, 3], [2, 3]),
-            ([16, 16], [2, 7], [3, 2], [2, 1], [1, 0], [0, 4]),
-            ([1, 1], [3, 3], [2, 2], [1, 1], [1, 1], [1, 1]),
-            ([5, 64], [1, 3], [1, 4], [1, 1], [0, 1], [0, 0]),
-        ];
-        for (case, (image, kernel, strides, dilations, before, after)) in
-            cases.into_iter().enumerate()
-        {
-            let channels = 3;
-            let (pixels, taps) = (image[0] * image[1], kernel[0] * kernel[1]);
-            let shaped =
-                |count: usize, shape: &[usize]| tensor1(&numbers(count)).into_shape(shape).unwrap();
-            let x = shaped(2 * channels * pixels, &[2, channels, image[0], image[1]]);
-            let w = shaped(channels * taps, &[channels, 1, kernel[0], kernel[1]]);
-            let conv = Conv {
-                pool_spec: PoolSpec {
-                    data_format: DataFormat::NCHW,
-                    kernel_shape: kernel.into_iter().collect(),
-                    padding: PaddingSpec::Explicit(
-                        before.into_iter().collect(),
-                        after.into_iter().collect(),
-                    ),
-                    dilations: Some(dilations.into_iter().collect()),
-                    strides: Some(strides.into_iter().collect()),
-                    input_channels: channels,
-                    output_channels: channels,
-                },
-                kernel_fmt: KernelFormat::OIHW,
-                group: channels,
-                q_params: None,
-            };
-            let mut model = TypedModel::default();
-            let source = model
-                .add_source("x", f32::fact([2, channels, image[0], image[1]]))
-                .unwrap();
-            let w = model.add_const("w", w).unwrap();
-            let b = model.add_const("b", tensor1(&[0.5f32, -1.0, 2.0])).unwrap();
-            let y = model.wire_node("y", conv, &[source, w, b]).unwrap();
-            model.select_output_outlets(&y).unwrap();
-            let run = |model: TypedModel| {
-                let plan = model.into_optimized().unwrap().into_runnable().unwrap();
-                plan.run(tvec!(x.clone().into_tvalue())).unwrap().remove(0)
-            };
-            let expected = run(model.clone());
-            exchange(&mut model, &Buffers::default()).unwrap();
-            assert!(model.nodes().iter().any(|node| node.op_is::<Depthwise>()));
-            let found = run(model);
-            found
-                .close_enough(&expected, Approximation::Close)
-                .unwrap_or_else(|error| panic!("case {case}: {error}"));
         }
     }
 }

@@ -9,14 +9,21 @@ use tract_onnx::tract_core::internal::*;
 /// Bytes that are kept at most while nobody uses them.
 const IDLE: usize = 1 << 28;
 
-/// Single-precision tensors that nobody reads any more, by their number of elements. One program shares them.
+/// Tensors that nobody reads any more, by their type and number of elements. One program shares them.
 #[derive(Clone, Default)]
-pub(super) struct Buffers(Arc<Mutex<Store>>);
+pub(crate) struct Buffers(Arc<Mutex<Store>>);
+
+/// Element type and number of elements.
+type Kind = (DatumType, usize);
+
+fn bytes((kind, count): Kind) -> usize {
+    kind.size_of() * count
+}
 
 #[derive(Default)]
 struct Store {
-    shelves: HashMap<usize, Shelf>,
-    /// Elements of all tensors that are idle.
+    shelves: HashMap<Kind, Shelf>,
+    /// Bytes of all tensors that are idle.
     idle: usize,
     /// Counts what is taken.
     now: u64,
@@ -33,36 +40,36 @@ struct Shelf {
 }
 
 impl Store {
-    fn take(&mut self, size: usize) -> Option<Tensor> {
+    fn take(&mut self, kind: Kind) -> Option<Tensor> {
         self.now += 1;
-        let shelf = self.shelves.entry(size).or_default();
+        let shelf = self.shelves.entry(kind).or_default();
         shelf.out += 1;
         shelf.taken = self.now;
         let tensor = shelf.idle.pop();
-        self.idle -= tensor.as_ref().map_or(0, |_| size);
+        self.idle -= tensor.as_ref().map_or(0, |_| bytes(kind));
         tensor
     }
 
     fn give(&mut self, value: TValue) {
-        let size = value.len();
-        let shelf = self.shelves.get_mut(&size).filter(|shelf| shelf.out > 0);
+        let kind = (value.datum_type(), value.len());
+        let shelf = self.shelves.get_mut(&kind).filter(|shelf| shelf.out > 0);
         let Some(shelf) = shelf else {
             return;
         };
         shelf.out -= 1;
         shelf.idle.push(value.into_tensor());
-        self.idle += size;
+        self.idle += bytes(kind);
         // The size that was not asked for the longest goes first.
-        while self.idle > IDLE / size_of::<f32>() {
+        while self.idle > IDLE {
             let used = self
                 .shelves
                 .iter_mut()
                 .filter(|(_, shelf)| !shelf.idle.is_empty());
-            let Some((&size, shelf)) = used.min_by_key(|(_, shelf)| shelf.taken) else {
+            let Some((&kind, shelf)) = used.min_by_key(|(_, shelf)| shelf.taken) else {
                 return;
             };
             shelf.idle.pop();
-            self.idle -= size;
+            self.idle -= bytes(kind);
         }
     }
 }
@@ -73,19 +80,17 @@ impl Buffers {
     }
 
     /// A tensor of this shape, with any content.
-    pub(super) fn take(&self, shape: &[usize]) -> TractResult<Tensor> {
-        let used = self.store().take(shape.iter().product());
+    pub(crate) fn take<T: Datum>(&self, shape: &[usize]) -> TractResult<Tensor> {
+        let used = self.store().take((T::datum_type(), shape.iter().product()));
         match used {
             Some(tensor) => tensor.into_shape(shape),
-            None => Tensor::zero::<f32>(shape),
+            None => Tensor::zero_dt(T::datum_type(), shape),
         }
     }
 
     /// Keeps the memory of a value, if nobody else reads it.
-    pub(super) fn give(&self, value: TValue) {
-        let ours =
-            value.is_exclusive() && value.datum_type() == f32::datum_type() && value.is_plain_ram();
-        if ours {
+    pub(crate) fn give(&self, value: TValue) {
+        if value.is_exclusive() && value.is_plain_ram() {
             self.store().give(value);
         }
     }
@@ -114,10 +119,10 @@ mod tests {
     fn what_was_taken_comes_back_and_nothing_piles_up() {
         let buffers = Buffers::default();
         let foreign = || Tensor::zero::<f32>(&[6]).unwrap().into_tvalue();
-        let idle = || buffers.store().idle / 6;
+        let idle = || buffers.store().idle / (6 * size_of::<f32>());
         buffers.give(foreign());
         assert_eq!(idle(), 0);
-        let taken = buffers.take(&[2, 3]).unwrap().into_tvalue();
+        let taken = buffers.take::<f32>(&[2, 3]).unwrap().into_tvalue();
         let reader = taken.clone();
         buffers.give(taken);
         assert_eq!(idle(), 0, "somebody reads it");
@@ -125,7 +130,7 @@ mod tests {
         assert_eq!(idle(), 1);
         buffers.give(foreign());
         assert_eq!(idle(), 1);
-        assert_eq!(buffers.take(&[6]).unwrap().shape(), [6]);
+        assert_eq!(buffers.take::<f32>(&[6]).unwrap().shape(), [6]);
         assert_eq!(idle(), 0);
     }
 
@@ -134,15 +139,15 @@ mod tests {
         let buffers = Buffers::default();
         let quarter = IDLE / size_of::<f32>() / 4;
         let taken: Vec<Tensor> = (0..6)
-            .map(|at| buffers.take(&[quarter + at % 2]).unwrap())
+            .map(|at| buffers.take::<f32>(&[quarter + at % 2]).unwrap())
             .collect();
         for tensor in taken {
             buffers.give(tensor.into_tvalue());
         }
         let store = buffers.store();
-        assert!(store.idle <= IDLE / size_of::<f32>());
+        assert!(store.idle <= IDLE);
         // The odd size was asked for last.
-        let left = |size: usize| store.shelves[&size].idle.len();
+        let left = |size: usize| store.shelves[&(f32::datum_type(), size)].idle.len();
         assert_eq!((left(quarter), left(quarter + 1)), (0, 3));
     }
 }

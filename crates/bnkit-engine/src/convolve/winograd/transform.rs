@@ -3,34 +3,41 @@
 use pulp::Simd;
 
 use super::POINTS;
-use crate::train::convolve::direct::Geometry;
+use crate::convolve::direct::Geometry;
+use crate::convolve::real::Real;
 
 /// G g Gᵀ of one 3 × 3 kernel, each element rounded once.
-pub(super) fn of_kernel(weights: &[f32; 9]) -> [f32; POINTS] {
+pub(super) fn of_kernel<T: Real>(weights: &[T; 9]) -> [T; POINTS] {
     let each = |[a, b, c]: [f64; 3]| [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c];
     let columns: [[f64; 4]; 3] =
-        std::array::from_fn(|x| each([0, 3, 6].map(|row| f64::from(weights[row + x]))));
+        std::array::from_fn(|x| each([0, 3, 6].map(|row| weights[row + x].double())));
     let rows: [[f64; 4]; 4] = std::array::from_fn(|y| each(columns.map(|column| column[y])));
-    std::array::from_fn(|point| rows[point / 4][point % 4] as f32)
+    std::array::from_fn(|point| T::nearest(rows[point / 4][point % 4]))
 }
 
 /// Bᵀ of four pixels.
 #[inline(always)]
-pub(super) fn before<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 4] {
+pub(super) fn before<T: Real, S: Simd>(
+    simd: S,
+    [a, b, c, d]: [T::Vector<S>; 4],
+) -> [T::Vector<S>; 4] {
     [
-        simd.sub_f32s(a, c),
-        simd.add_f32s(b, c),
-        simd.sub_f32s(c, b),
-        simd.sub_f32s(b, d),
+        T::sub(simd, a, c),
+        T::add(simd, b, c),
+        T::sub(simd, c, b),
+        T::sub(simd, b, d),
     ]
 }
 
 /// Aᵀ of four sums.
 #[inline(always)]
-pub(super) fn after<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 2] {
+pub(super) fn after<T: Real, S: Simd>(
+    simd: S,
+    [a, b, c, d]: [T::Vector<S>; 4],
+) -> [T::Vector<S>; 2] {
     [
-        simd.add_f32s(a, simd.add_f32s(b, c)),
-        simd.sub_f32s(simd.sub_f32s(b, c), d),
+        T::add(simd, a, T::add(simd, b, c)),
+        T::sub(simd, T::sub(simd, b, c), d),
     ]
 }
 
@@ -74,13 +81,13 @@ impl Phases {
 
     /// Takes a channel apart for rows of tiles from `first` on, with zeros around it.
     #[inline(always)]
-    pub(super) fn take(&self, plane: &[f32], first: usize, to: &mut [f32]) {
+    pub(super) fn take<T: Real>(&self, plane: &[T], first: usize, to: &mut [T]) {
         let [height, width] = self.image;
         let [above, left] = self.padding;
         let across = self.across;
         let (to, line) = to.split_at_mut(8 * self.size);
         let line = &mut line[..2 * (across + 1)];
-        line.fill(0.0);
+        line.fill(T::ZERO);
         let count = width.min(line.len().saturating_sub(left));
         for y in 0..2 * (self.rows + 1) {
             let row = (2 * first + y).checked_sub(above);
@@ -95,7 +102,7 @@ impl Phases {
             let [a, b, c, d] = [a, b, c, d].map(|to| &mut to[y / 2 * across..][..across]);
             if row.is_none() {
                 for to in [a, b, c, d] {
-                    to.fill(0.0);
+                    to.fill(T::ZERO);
                 }
                 continue;
             }
