@@ -5,6 +5,8 @@
 //! The number of partial sums is fixed in the source and nothing is contracted to fused operations, so every instruction set gives
 //! the same bits. This is the only `unsafe` code of the crate: a call of a function compiled for features that were just detected.
 
+use std::hint::black_box;
+
 /// Partial sums per plane: four vectors of AVX-512, enough to hide the latency of an addition.
 const LANES: usize = 32;
 
@@ -96,6 +98,13 @@ pub(crate) struct Window {
     pub(crate) padding: [usize; 2],
     pub(crate) image: [usize; 2],
     pub(crate) output: [usize; 2],
+}
+
+/// Leaves the wide registers of the processor clean. tract's AVX-512 kernels do not, and each plain SSE instruction that comes after
+/// them on the same thread then keeps the upper halves alive, and waits for what it has nothing to do with (Intel's optimisation manual, on
+/// mixing SSE and AVX code). What the compiler makes of wide code ends with the instruction that cleans them.
+pub(crate) fn clean_registers() {
+    add(&mut black_box([0.0; LANES]), &[0.0; LANES], Bounds::NONE);
 }
 
 /// The least and the largest value that an activation lets through: Relu is from 0 to infinity. NaN goes through.

@@ -22,6 +22,7 @@ use crate::buffers::Buffers;
 use crate::constant::{datum_type, from_tract, to_tract};
 use crate::convolve::{self, Which};
 use crate::error::node_name;
+use crate::kernels;
 use crate::normalise::{Context, Mode, normalise, opset};
 use crate::operators::{exchange, hide_reversed, negative_padding, registry, single_step};
 use crate::quiet::catch;
@@ -105,7 +106,9 @@ impl Session {
             .iter()
             .map(|input| input.value(inputs))
             .collect::<Result<TVec<TValue>>>()?;
-        let outputs = catch(|| self.plan.run(values))
+        let outputs = catch(|| self.plan.run(values));
+        kernels::clean_registers();
+        let outputs = outputs
             .map_err(EngineError::run)?
             .map_err(|error| EngineError::run(explain(&error)))?;
         self.outputs

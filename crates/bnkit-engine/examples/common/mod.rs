@@ -3,13 +3,13 @@
 use bnkit_model::Tensor;
 
 /// Random images of 1 × 3 × size × size, the same ones in each run.
-pub struct Images {
+pub(crate) struct Images {
     state: u32,
-    pub dims: Vec<usize>,
+    pub(crate) dims: Vec<usize>,
 }
 
 impl Images {
-    pub fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         Self {
             state: 1,
             dims: vec![1, 3, size, size],
@@ -17,7 +17,7 @@ impl Images {
     }
 
     /// The next one: uniform in -1 … 1.
-    pub fn next(&mut self) -> Result<Tensor, bnkit_model::Error> {
+    pub(crate) fn next(&mut self) -> Result<Tensor, bnkit_model::Error> {
         let count = self.dims.iter().product();
         let mut uniform = || {
             self.state = self
@@ -32,7 +32,7 @@ impl Images {
 }
 
 /// The most memory that the process ever held.
-pub fn peak() -> String {
+pub(crate) fn peak() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM"));
     line.unwrap_or_default().replace('\t', " ")
