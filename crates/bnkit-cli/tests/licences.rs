@@ -1,5 +1,8 @@
 //! Every package that is built into bnkit may be shipped under its own licence, and under ours.
 
+// What was skipped is for the reader of the test's output.
+#![allow(clippy::print_stderr)]
+
 use std::process::Command;
 
 /// What we accept. A new name here is a decision: it belongs into docs/dependencies.md, too.
@@ -13,6 +16,9 @@ const ACCEPTED: [&str; 8] = [
     "Unicode-3.0",
     "Zlib",
 ];
+
+/// What we accept of packages that only a feature asks for, beside those: licence and package.
+const ACCEPTED_IN_FEATURES: [(&str, &str); 1] = [("ISC", "libloading")];
 
 /// Whether an SPDX expression can be satisfied by accepted licences: OR needs one side, AND both.
 fn satisfied(expression: &str) -> bool {
@@ -69,8 +75,8 @@ fn host() -> String {
     host.expect("rustc names its host").to_owned()
 }
 
-#[test]
-fn every_dependency_has_an_accepted_licence() {
+/// The packages that are built with these options, each as name, version and licence; or why cargo does not know.
+fn packages(options: &[&str]) -> Result<Vec<[String; 3]>, String> {
     let output = Command::new(env!("CARGO"))
         .args([
             "metadata",
@@ -80,14 +86,13 @@ fn every_dependency_has_an_accepted_licence() {
             "--filter-platform",
             &host(),
         ])
+        .args(options)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     assert!(
@@ -95,21 +100,40 @@ fn every_dependency_has_an_accepted_licence() {
         "only {} packages: is the list complete?",
         packages.len()
     );
-    let objections: Vec<String> = packages
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let packages = packages
         .iter()
-        .filter(|package| !package["license"].as_str().is_some_and(satisfied))
-        .map(|package| {
-            format!(
-                "{} {}: {}",
-                package["name"], package["version"], package["license"]
-            )
-        })
-        .collect();
-    assert!(
-        objections.is_empty(),
-        "not accepted:\n{}",
-        objections.join("\n")
-    );
+        .map(|package| ["name", "version", "license"].map(|field| text(&package[field])));
+    Ok(packages.collect())
+}
+
+#[test]
+fn every_dependency_has_an_accepted_licence() {
+    let mut objections = packages(&[]).unwrap();
+    objections.retain(|[_, _, licence]| !satisfied(licence));
+    assert!(objections.is_empty(), "not accepted: {objections:#?}");
+}
+
+#[test]
+fn so_has_every_dependency_of_a_feature() {
+    let mut objections = match packages(&["--features", "ort"]) {
+        Ok(packages) => packages,
+        Err(why) if cfg!(feature = "ort") => panic!("{why}"),
+        // A default build downloads nothing for the feature.
+        Err(why) => {
+            eprintln!("skipped: the packages of the feature are not there: {why}");
+            return;
+        }
+    };
+    let of_the_feature = |wanted: &str| objections.iter().any(|[name, ..]| name == wanted);
+    assert!(of_the_feature("ort") && of_the_feature("libloading"));
+    objections.retain(|[name, _, licence]| {
+        !satisfied(licence) && !ACCEPTED_IN_FEATURES.contains(&(licence, name))
+    });
+    assert!(objections.is_empty(), "not accepted: {objections:#?}");
+    let default: Vec<_> = packages(&[]).unwrap();
+    let optional = |[name, ..]: &&[String; 3]| ["ort", "ort-sys", "libloading"].contains(&&**name);
+    assert_eq!(default.iter().find(optional), None, "in the default build");
 }
 
 #[test]

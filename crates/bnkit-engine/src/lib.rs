@@ -17,6 +17,8 @@
 //! | `moments` | count, mean and squared deviations per channel, mergeable |
 //! | `kernels` | the loops over activations, for the processor at hand |
 //! | `spec` | which inputs a model wants |
+//! | `engine` | what runs models: tract, and a second engine where there is one |
+//! | `ort` | ONNX Runtime as that second engine (feature `ort`, not in the default build) |
 //! | `outline` | what a model says of itself, read once |
 //! | `flow` | which outputs hang on operators that jump (Round, TopK …) |
 //! | `constant` | tensors: protobuf, tract and ours; external data |
@@ -26,12 +28,15 @@
 mod buffers;
 mod constant;
 mod convolve;
+mod engine;
 mod error;
 mod flow;
 mod kernels;
 mod moments;
 mod normalise;
 mod operators;
+#[cfg(feature = "ort")]
+mod ort;
 mod outline;
 mod perturb;
 mod quiet;
@@ -40,6 +45,7 @@ mod spec;
 mod train;
 
 pub use constant::{constants, tensor_from_pb};
+pub use engine::{Engine, Second, Tract, Values, second};
 pub use error::{EngineError, Result};
 pub use flow::Jump;
 pub use moments::Moments;

@@ -18,6 +18,14 @@ pub enum Perturbation {
         /// Picks the directions.
         seed: u64,
     },
+    /// Moves each value by one unit in the last place of its stored type, up or down at random. Half a unit is more than none only in
+    /// a wider type; an engine that has no wider type can run this.
+    Nudge {
+        /// The constants to move.
+        tensors: HashSet<String>,
+        /// Picks the directions.
+        seed: u64,
+    },
 }
 
 impl Perturbation {
@@ -25,7 +33,7 @@ impl Perturbation {
     pub(crate) fn touches(&self, name: &str) -> bool {
         match self {
             Self::Round(types) => types.contains_key(name),
-            Self::Jitter { tensors, .. } => tensors.contains(name),
+            Self::Jitter { tensors, .. } | Self::Nudge { tensors, .. } => tensors.contains(name),
         }
     }
 
@@ -39,7 +47,11 @@ impl Perturbation {
                     }
                 }
             }
-            Self::Jitter { seed, .. } => {
+            Self::Jitter { seed, .. } | Self::Nudge { seed, .. } => {
+                let step = match self {
+                    Self::Nudge { .. } => 1.0,
+                    _ => 0.5,
+                };
                 let mut hasher = DefaultHasher::new();
                 (seed, name).hash(&mut hasher);
                 // SplitMix64: the directions need not be more random than that.
@@ -49,8 +61,12 @@ impl Perturbation {
                     let mut bits = state;
                     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                    let half = ulp(dtype, *value) / 2.0;
-                    *value += if (bits >> 63) == 0 { half } else { -half };
+                    let distance = step * ulp(dtype, *value);
+                    *value += if (bits >> 63) == 0 {
+                        distance
+                    } else {
+                        -distance
+                    };
                 }
             }
         }
@@ -107,6 +123,21 @@ mod tests {
         let mut again = vec![1.0; 100];
         how.apply("w", DType::BF16, &mut again);
         assert_eq!(values, again);
+    }
+
+    #[test]
+    fn a_nudge_is_a_neighbour_in_the_stored_type() {
+        let how = Perturbation::Nudge {
+            tensors: ["w".to_owned()].into(),
+            seed: 1,
+        };
+        let before = [1.5f32, -3.0e-7, 0.1, 1.0e20].map(f64::from);
+        let mut values = before;
+        how.apply("w", DType::F32, &mut values);
+        for (value, before) in values.iter().zip(before) {
+            let (value, before) = (*value as f32, before as f32);
+            assert!(value == before.next_up() || value == before.next_down());
+        }
     }
 
     #[test]

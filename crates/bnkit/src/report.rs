@@ -3,6 +3,7 @@
 //!
 //! A `schema` value never changes its meaning: fields may be added, a new meaning gets a new number.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 mod norms;
@@ -329,8 +330,8 @@ impl Verdict {
 pub struct Verification {
     /// The verdict.
     pub verdict: Verdict,
-    /// What ran the models: "tract".
-    pub engine: &'static str,
+    /// What ran the models: "tract", or "onnxruntime" and its version.
+    pub engine: Cow<'static, str>,
     /// How many samples were run.
     pub samples: usize,
     /// Level 1: the constants, recomputed on their own.

@@ -13,7 +13,7 @@ use super::units::{count, sci};
 use super::{Detail, more};
 
 pub(super) fn text(proof: &Verification, out: &mut dyn Write, detail: Detail) -> io::Result<()> {
-    let (style, verdict, meaning) = verdict(proof.verdict);
+    let (style, verdict, meaning) = verdict(proof);
     writeln!(
         out,
         "{}{}",
@@ -50,7 +50,7 @@ pub(super) fn text(proof: &Verification, out: &mut dyn Write, detail: Detail) ->
 }
 
 pub(super) fn markdown(proof: &Verification, out: &mut dyn Write) -> io::Result<()> {
-    let (_, verdict, meaning) = verdict(proof.verdict);
+    let (_, verdict, meaning) = verdict(proof);
     writeln!(out, "**{verdict}**: {meaning}\n")?;
     levels(proof)
         .iter()
@@ -69,9 +69,15 @@ pub(super) fn markdown(proof: &Verification, out: &mut dyn Write) -> io::Result<
     table(&proof.outputs.iter().collect::<Vec<_>>()).markdown(out)
 }
 
-fn verdict(verdict: Verdict) -> (Style, &'static str, &'static str) {
-    match verdict {
+fn verdict(proof: &Verification) -> (Style, &'static str, &'static str) {
+    match proof.verdict {
         Verdict::Equivalent => (GOOD, "Equivalent", "both models compute the same"),
+        // Level 3 without level 2: what a second engine gives.
+        Verdict::EquivalentLocal if proof.f64.is_none() && !proof.outputs.is_empty() => (
+            DOUBTFUL,
+            "Equivalent, locally",
+            "right as far as it could be checked; as a whole, the models were compared in single precision only",
+        ),
         Verdict::EquivalentLocal => (
             DOUBTFUL,
             "Equivalent, locally",
@@ -200,6 +206,22 @@ Equivalent: both models compute the same
 ";
         assert_eq!(plain(&samples::equivalent(), Detail::Short), expected);
         assert!(plain(&samples::equivalent(), Detail::Full).contains("noise floor"));
+    }
+
+    #[test]
+    fn without_level_2_the_models_were_compared_as_a_whole_all_the_same() {
+        let proof = Verification {
+            verdict: Verdict::EquivalentLocal,
+            engine: "onnxruntime 1.32.0".into(),
+            f64: None,
+            ..samples::equivalent()
+        };
+        let expected = "\
+Equivalent, locally: right as far as it could be checked; as a whole, the models were compared in single precision only
+  constants    3 folds recomputed on another path, at most 1 ulp apart
+  as shipped   max |Δ| 2.4e-6, accepted 1.5e-5, SNR 128.4 dB, argmax agrees 100% (\"logits\", 4 samples on onnxruntime 1.32.0)
+";
+        assert_eq!(plain(&proof, Detail::Short), expected);
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn output(name: &str) -> OutputComparison {
 pub(crate) fn equivalent() -> Verification {
     Verification {
         verdict: Verdict::Equivalent,
-        engine: "tract",
+        engine: "tract".into(),
         samples: 4,
         algebra: Some(AlgebraSummary {
             checked: 3,

@@ -92,6 +92,31 @@ pub(crate) fn normalise(model: &mut ModelProto, context: &Context) -> Result<()>
     })
 }
 
+/// Puts `model` into eval mode and widens its floats, for an engine that needs no more than that to compute what ONNX says. Elements
+/// in other files come into the model.
+#[cfg(feature = "ort")]
+pub(crate) fn to_eval(model: &mut ModelProto, context: &Context) -> Result<()> {
+    functions::inline(model)?;
+    let Some(graph) = model.graph.as_mut() else {
+        return Ok(());
+    };
+    eval::drop_training_outputs(graph);
+    for_each_graph(graph, &mut |graph| {
+        for node in &graph.node {
+            operators::same_each_time(node)?;
+            if !is_onnx(&node.domain) && ["BatchNormalization", "Dropout"].contains(&&*node.op_type)
+            {
+                return Err(crate::EngineError::unsupported(
+                    node,
+                    "it is not known what that is in eval mode",
+                ));
+            }
+        }
+        eval::eval(graph)?;
+        widen::widen(graph, context)
+    })
+}
+
 /// Calls `work` on a graph and on every graph inside it, outer ones first.
 pub(crate) fn for_each_graph(
     graph: &mut GraphProto,

@@ -39,9 +39,7 @@ const RANDOM: [&str; 6] = [
 pub(super) fn check(node: &mut NodeProto) -> Result<()> {
     if is_onnx(&node.domain) {
         node.domain.clear();
-        if RANDOM.contains(&node.op_type.as_str()) {
-            return Err(EngineError::unsupported(node, "its output is random"));
-        }
+        same_each_time(node)?;
         if node.op_type == "GlobalLpPool" {
             return Err(EngineError::unsupported(
                 node,
@@ -68,6 +66,14 @@ pub(super) fn check(node: &mut NodeProto) -> Result<()> {
             "the engine has no operators of this domain",
         ))
     }
+}
+
+/// Refuses what is random.
+pub(super) fn same_each_time(node: &NodeProto) -> Result<()> {
+    if is_onnx(&node.domain) && RANDOM.contains(&node.op_type.as_str()) {
+        return Err(EngineError::unsupported(node, "its output is random"));
+    }
+    Ok(())
 }
 
 fn known() -> &'static HashSet<String> {

@@ -59,7 +59,7 @@ impl Layers<'_> {
         if !verification.notes.is_empty() {
             return Ok(verification);
         }
-        verification.engine = "scalar products in f64";
+        verification.engine = "scalar products in f64".into();
         verification.samples = 1;
         let worst = distances
             .iter()

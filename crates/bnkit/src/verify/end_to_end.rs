@@ -10,6 +10,7 @@
 //! says so.
 
 mod judge;
+pub(crate) mod single;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `algebra` | 1: every changed constant, recomputed from the original's bytes |
 //! | `end_to_end` | 2: both models in f64; 3: both as shipped, against a derived noise floor |
+//! | `second` | for models that only a second engine can run: level 3 alone |
 //! | `local` | for models that the engine cannot run: the neighbourhood of each fold on its own |
 //! | `layer` | for checkpoints without a graph: each layer and its BatchNorm against the folded layer |
 //! | `inputs`, `metrics` | what is run, and how results are compared |
@@ -20,7 +21,9 @@ pub mod metrics;
 #[cfg(test)]
 pub(crate) mod nets;
 mod objection;
+mod outcome;
 mod samples;
+mod second;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -29,10 +32,10 @@ use bnkit_model::onnx::{Edit, Model, NodeId, Precision};
 
 use crate::data::DataSet;
 use crate::fold::{self, Plan};
-use crate::report::{AlgebraSummary, F64Summary, OutputComparison, Verdict, Verification};
+use crate::report::{AlgebraSummary, Verdict, Verification};
 use crate::route::Route;
 use crate::{Error, Result};
-use end_to_end::{EndToEnd, OutputReport, Subject};
+use end_to_end::{EndToEnd, Subject};
 use inputs::Sample;
 pub use objection::worst;
 pub(crate) use samples::distance_in_f64;
@@ -85,67 +88,6 @@ impl VerifyOptions {
     }
 }
 
-impl Verification {
-    /// Nothing was checked.
-    pub(crate) fn skipped() -> Self {
-        Self::with(Verdict::Skipped)
-    }
-
-    fn with(verdict: Verdict) -> Self {
-        Self {
-            verdict,
-            engine: "tract",
-            samples: 0,
-            algebra: None,
-            f64: None,
-            culprit: None,
-            outputs: Vec::new(),
-            notes: Vec::new(),
-        }
-    }
-
-    /// Takes over what the runs showed.
-    fn ran(&mut self, found: EndToEnd) {
-        self.samples = found.samples;
-        self.f64 = Some(F64Summary {
-            max_rel: found.double.max_rel,
-        });
-        let gaps = found.outputs.iter().filter_map(OutputReport::gap);
-        self.notes.extend(gaps);
-        self.outputs = found.outputs.into_iter().map(comparison).collect();
-        for jump in found.jumping {
-            let mut note = format!(
-                "{} \"{}\" jumps: the outputs behind it ({}) were compared at what enters it ({})",
-                jump.operator,
-                jump.node,
-                jump.outputs.join(", "),
-                jump.compared.join(", ")
-            );
-            if !jump.uncompared.is_empty() {
-                note.push_str(&format!(
-                    "; nothing was shown for {}",
-                    jump.uncompared.join(", ")
-                ));
-            }
-            self.notes.push(note);
-        }
-    }
-}
-
-fn comparison(output: end_to_end::OutputReport) -> OutputComparison {
-    OutputComparison {
-        name: output.name,
-        max_abs: output.metrics.max_abs,
-        max_rel: output.metrics.max_rel,
-        rms: output.metrics.rms,
-        snr_db: output.metrics.snr_db,
-        argmax_agreement: output.metrics.argmax_agreement,
-        noise_floor: output.noise_floor,
-        tolerance: output.tolerance,
-        within: output.pass,
-    }
-}
-
 /// Proves that a plan changes nothing but rounding, or finds the fold that does.
 ///
 /// # Errors
@@ -175,7 +117,10 @@ pub fn prove(
     };
     let samples = match runner.samples()? {
         Ok(samples) => samples,
-        Err(why) => return local(original, plan, options, verification, &why),
+        Err(why) => {
+            let proof = local(original, plan, options, verification, &why)?;
+            return second::prove(&runner, plan.apply(), proof);
+        }
     };
     match runner.run(plan.apply(), &samples) {
         Ok(found) => {
@@ -192,7 +137,8 @@ pub fn prove(
             Ok(verification)
         }
         Err(end_to_end::Error::Unsupported(why)) => {
-            local(original, plan, options, verification, &why.to_string())
+            let proof = local(original, plan, options, verification, &why.to_string())?;
+            second::prove(&runner, plan.apply(), proof)
         }
         Err(error) => {
             verification.notes.push(error.to_string());
@@ -386,14 +332,24 @@ pub fn compare(a: &Model, b: &Model, options: &VerifyOptions) -> Result<Verifica
             return Err(cannot(why));
         }
     }
-    let samples = samples(&first, a, options)?.map_err(cannot)?;
-    let found = end_to_end::compare(
-        (&first, a.dir()),
-        (&second, b.dir()),
-        &samples,
-        &options.end_to_end(),
-    );
-    let found = found.map_err(|error| cannot(error.to_string()))?;
+    let subject = Subject {
+        original: &first,
+        shipped: &second,
+        exact: None,
+        model_dir: a.dir(),
+        shipped_dir: b.dir(),
+    };
+    let samples = match samples(&first, a, options)? {
+        Ok(samples) => samples,
+        Err(why) => return second::compare(a, &subject, options, &why),
+    };
+    let found = match end_to_end::run(&subject, &samples, &options.end_to_end()) {
+        Ok(found) => found,
+        Err(why @ end_to_end::Error::Unsupported(_)) => {
+            return second::compare(a, &subject, options, &why.to_string());
+        }
+        Err(error) => return Err(cannot(error.to_string())),
+    };
     let mut verification = Verification::with(match found.pass {
         true if found.everything() => Verdict::Equivalent,
         true => Verdict::EquivalentLocal,

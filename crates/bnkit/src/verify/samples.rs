@@ -1,7 +1,7 @@
 //! What a proof is run on, and small runs of its own: samples of the user's data or random ones, and the distance of two
 //! models of doubles.
 
-use bnkit_engine::{EngineError, InputSpec, LoadOptions, Precision, Session};
+use bnkit_engine::{Engine, EngineError, InputSpec, LoadOptions, Precision, Session, Tract};
 use bnkit_model::onnx::Model;
 
 use super::inputs::Sample;
@@ -13,6 +13,17 @@ pub(super) fn samples(
     bytes: &[u8],
     model: &Model,
     options: &VerifyOptions,
+) -> Result<std::result::Result<Vec<Sample>, String>> {
+    samples_on(bytes, options, &|sample| {
+        try_on(&Tract, bytes, model, sample)
+    })
+}
+
+/// The same, with something else that tries whether the model runs on a sample.
+pub(super) fn samples_on(
+    bytes: &[u8],
+    options: &VerifyOptions,
+    try_run: &dyn Fn(&Sample) -> Result<(), EngineError>,
 ) -> Result<std::result::Result<Vec<Sample>, String>> {
     let specs = match bnkit_engine::inputs(bytes) {
         Ok(specs) => specs,
@@ -40,7 +51,7 @@ pub(super) fn samples(
         if !open || unsupported {
             return Ok(());
         }
-        let tried = try_run(bytes, model, sample);
+        let tried = try_run(sample);
         unsupported = matches!(
             tried,
             Err(EngineError::Unsupported { .. } | EngineError::Misfit { .. })
@@ -68,7 +79,13 @@ fn is_open(spec: &InputSpec) -> bool {
     })
 }
 
-fn try_run(bytes: &[u8], model: &Model, sample: &Sample) -> Result<(), EngineError> {
+/// Whether a model runs on a sample, on this engine.
+pub(super) fn try_on(
+    engine: &dyn Engine,
+    bytes: &[u8],
+    model: &Model,
+    sample: &Sample,
+) -> Result<(), EngineError> {
     let dims: Vec<_> = sample
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
@@ -80,7 +97,9 @@ fn try_run(bytes: &[u8], model: &Model, sample: &Sample) -> Result<(), EngineErr
         extra_outputs: &[],
         perturbation: None,
     };
-    Session::load(bytes, &options)?.run(sample).map(|_| ())
+    engine
+        .run(bytes, &options, std::slice::from_ref(sample))
+        .map(|_| ())
 }
 
 /// Gives a shape without a name that of the only input.

@@ -139,7 +139,7 @@ pub(super) fn judge(
     let noise_floor = arithmetic
         .max(storing)
         .max(condition)
-        .max(least(name, runs) * range);
+        .max(least(name, runs.original32) * range);
     let explicit = options.atol.is_some() || options.rtol.is_some();
     let tolerance = if explicit {
         options.atol.unwrap_or(0.0) + options.rtol.unwrap_or(0.0) * range
@@ -164,9 +164,8 @@ pub(super) fn judge(
 }
 
 /// The least noise floor, relative to the range; integers and bools have none.
-fn least(name: &str, runs: &Runs) -> f64 {
-    let dtype = runs
-        .original32
+pub(super) fn least(name: &str, original32: &Values) -> f64 {
+    let dtype = original32
         .first()
         .and_then(|values| Some(values.get(name)?.dtype()));
     match dtype {
@@ -176,7 +175,8 @@ fn least(name: &str, runs: &Runs) -> f64 {
     }
 }
 
-fn distance(name: &str, reference: &Values, found: &Values) -> Result<Comparison> {
+/// How far the values of this name are apart, over all samples.
+pub(super) fn distance(name: &str, reference: &Values, found: &Values) -> Result<Comparison> {
     let mut comparison = Comparison::default();
     for (reference, found) in reference.iter().zip(found) {
         let missing = || bnkit_model::Error::invalid("one of the models does not have it");

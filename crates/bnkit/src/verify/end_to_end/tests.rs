@@ -7,6 +7,8 @@ use tract_onnx::pb::{
     tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value as DimValue, type_proto,
 };
 
+mod single;
+
 use super::*;
 use crate::verify::inputs;
 
