@@ -37,7 +37,7 @@ pub(super) fn samples(
         .any(|spec| is_open(spec) && !shapes.iter().any(|(name, _)| *name == spec.name));
     let mut unsupported = false;
     let mut runs = |sample: &Sample| -> Result<(), String> {
-        if !open || unsupported {
+        if !open || unsupported || options.interrupt.requested() {
             return Ok(());
         }
         let tried = try_run(bytes, model, sample);
