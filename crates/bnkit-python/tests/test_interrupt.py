@@ -67,7 +67,7 @@ def test_a_comparison_ends(long):
 
 
 def test_a_recalibration_ends_after_its_batch(tiny, tmp_path):
-    batch = np.random.default_rng(0).standard_normal((4, 3, 64, 64)).astype(np.float32)
+    batch = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
     out = tmp_path / "out.onnx"
 
     def endless():
