@@ -17,6 +17,7 @@ use tract_onnx::tract_core::internal::bail;
 use tract_onnx::tract_core::model::{TypedNode, TypedRunnableModel};
 use tract_onnx::tract_core::ops::{logic::IfThenElse, scan::Scan};
 use tract_onnx::tract_core::optim::Optimizer;
+use tract_onnx::tract_core::plan::eval;
 
 use crate::buffers::Buffers;
 use crate::constant::{datum_type, from_tract, to_tract};
@@ -95,6 +96,19 @@ impl Session {
     /// # Errors
     /// If an input is missing, unknown, or of another shape or kind of type; or if the computation fails.
     pub fn run(&self, inputs: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+        self.run_while(inputs, &|| true)
+    }
+
+    /// As [`Session::run`], for as long as `go_on` says so: it is asked before each operator, as one run of a large network in doubles
+    /// takes seconds.
+    ///
+    /// # Errors
+    /// As [`Session::run`], and [`EngineError::Run`] if it was told to stop.
+    pub fn run_while(
+        &self,
+        inputs: &[(String, Tensor)],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<(String, Tensor)>> {
         if let Some((name, _)) = inputs
             .iter()
             .find(|(name, _)| self.inputs.iter().all(|input| input.name != *name))
@@ -106,7 +120,13 @@ impl Session {
             .iter()
             .map(|input| input.value(inputs))
             .collect::<Result<TVec<TValue>>>()?;
-        let outputs = catch(|| self.plan.run(values));
+        let outputs = catch(|| {
+            let mut state = self.plan.spawn()?;
+            state.run_plan_with_eval(values, |context, state, node, inputs| match go_on() {
+                true => eval(context, state, node, inputs),
+                false => bail!("it was told to stop"),
+            })
+        });
         kernels::clean_registers();
         let outputs = outputs
             .map_err(EngineError::run)?

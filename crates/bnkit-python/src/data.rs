@@ -1,18 +1,23 @@
 //! Arrays of Python as tensors: NumPy's own, and what NumPy can take over (`__dlpack__`, `__array__`).
 //!
-//! An array is copied once, into memory that Python cannot change while the library works on it.
+//! What lies in a `bytes` object is shared: nobody can change that. Everything else is copied, once. The library works without Python's
+//! lock, on several threads, and while it reads, any thread of Python may write into an array: that would be a data race, which Rust
+//! does not define. NumPy has nothing that rules it out: a view that is not writeable leaves the array itself, and other views of it,
+//! as they are, and so does what the crate `numpy` calls a read-only borrow, which only others who ask it respect.
 
 use std::path::PathBuf;
 
+use bnkit::accuracy::Labels;
+use bnkit::data::preprocess::Preprocess;
 use bnkit::data::{DataSet, NamedTensor};
 use bnkit::model::{DType, Tensor};
 use bytes::Bytes;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 
-use crate::errors::input_error;
+use crate::errors::{input_error, raise};
 
 /// Samples or batches.
 pub(crate) enum Data {
@@ -30,7 +35,7 @@ impl Data {
     /// # Errors
     /// If it is nothing of these, or an array has no type that a model can take.
     pub(crate) fn new(value: &Bound<'_, PyAny>) -> PyResult<Self> {
-        if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
+        if is_path(value)? {
             return Ok(Self::Path(value.extract()?));
         }
         if is_array(value)? || value.cast::<PyMapping>().is_ok() {
@@ -131,10 +136,81 @@ fn tensor(value: &Bound<'_, PyAny>) -> PyResult<Option<Tensor>> {
         .getattr("dtype")?
         .call_method1("newbyteorder", ("<",))?;
     let array = array.call_method("astype", (order,), Some(&little))?;
-    let bytes: PyBackedBytes = array.call_method0("tobytes")?.extract()?;
-    Tensor::new(dtype, dims, Bytes::from_owner(bytes))
+    let bytes = match of_bytes(&array)? {
+        Some(shared) => shared,
+        None => {
+            let copied: PyBackedBytes = array.call_method0("tobytes")?.extract()?;
+            Bytes::from_owner(copied)
+        }
+    };
+    Tensor::new(dtype, dims, bytes)
         .map(Some)
         .map_err(|error| input_error(py, error.to_string()))
+}
+
+/// The elements of an array whose memory is that of a `bytes` object (`numpy.frombuffer`, and views of it), where they lie.
+fn of_bytes(array: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
+    let ndarray = array.py().import("numpy")?.getattr("ndarray")?;
+    let contiguous = array.getattr("flags")?.getattr("c_contiguous")?;
+    let mut owner = array.getattr("base")?;
+    while owner.is_instance(&ndarray)? {
+        owner = owner.getattr("base")?;
+    }
+    let (true, Ok(owner)) = (contiguous.is_truthy()?, owner.cast_into::<PyBytes>()) else {
+        return Ok(None);
+    };
+    let place = array.getattr("__array_interface__")?.get_item("data")?;
+    let (address, _): (usize, bool) = place.extract()?;
+    let size: usize = array.getattr("nbytes")?.extract()?;
+    let owner = PyBackedBytes::from(owner);
+    let first = address.checked_sub(owner.as_ptr() as usize);
+    let last = first.and_then(|first| first.checked_add(size));
+    Ok(match (first, last) {
+        (Some(first), Some(last)) if last <= owner.len() => {
+            Some(Bytes::from_owner(owner).slice(first..last))
+        }
+        _ => None,
+    })
+}
+
+/// The classes of samples: a path, or an array (or a list) of integers.
+///
+/// # Errors
+/// If the file cannot be read, or something is no label.
+pub(crate) fn labels(value: &Bound<'_, PyAny>) -> PyResult<Labels> {
+    let py = value.py();
+    let found = if is_path(value)? {
+        Labels::read(&value.extract::<PathBuf>()?)
+    } else {
+        let no_label = || input_error(py, "labels are integers".to_owned());
+        Labels::of_tensor(&tensor(value)?.ok_or_else(no_label)?)
+    };
+    found.map_err(|error| raise(py, &error))
+}
+
+/// What is done to images: a preset's name, the path of a YAML file, or a mapping with what such a file says.
+///
+/// # Errors
+/// If it is nothing of these, or does not make sense.
+pub(crate) fn preprocess(value: &Bound<'_, PyAny>) -> PyResult<Preprocess> {
+    let py = value.py();
+    let found = if is_path(value)? {
+        let text: PathBuf = value.extract()?;
+        text.to_string_lossy().parse()
+    } else {
+        // A mapping of any kind, as JSON has only one.
+        let plain = py.import("builtins")?.call_method1("dict", (value,))?;
+        let text: String = py
+            .import("json")?
+            .call_method1("dumps", (plain,))?
+            .extract()?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    };
+    found.map_err(|message: String| input_error(py, format!("preprocess: {message}")))
+}
+
+fn is_path(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(value.is_instance_of::<PyString>() || value.hasattr("__fspath__")?)
 }
 
 /// The value as a NumPy array, sharing memory where that is possible.

@@ -7,6 +7,7 @@ use bnkit::calibrate::{
 };
 use bnkit::fold::Options;
 use bnkit::pipeline::{self, FoldJob};
+use bnkit::state::fold_checkpoint;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use serde::Serialize;
@@ -14,7 +15,7 @@ use serde::Serialize;
 use crate::data::Data;
 use crate::errors::input_error;
 use crate::model::{Input, Output};
-use crate::options::{Cut, Drift, Estimate, Fold, Proof};
+use crate::options::{self, Cut, Drift, Estimate, Fold, Proof};
 use crate::watch::Watch;
 
 /// A report as JSON, and the model that goes back to Python.
@@ -53,6 +54,7 @@ pub(crate) fn fold<'py>(
     hash: bool,
 ) -> PyResult<Answer<'py>> {
     let (input, output) = (Input::new(model)?, Output::new(py, out)?);
+    let graph = options::graph(py, options.graph.as_ref())?;
     let watch = Watch::new(None);
     let job = FoldJob {
         output: (!options.dry_run).then(|| output.path.clone()),
@@ -71,9 +73,19 @@ pub(crate) fn fold<'py>(
         interrupt: watch.interrupt.clone(),
         ..FoldJob::new(&input.path, &output.path)
     };
-    let name = |text| output.named(input.named(text));
-    let report = watch.run(py, || pipeline::fold(&job, &watch), name)?;
+    let pairing = options.pairing(graph.as_ref());
+    let name = |text| output.named(named(&input, graph.as_ref(), text));
+    let report = watch.run(py, || fold_checkpoint(&job, &pairing, &watch), name)?;
     Ok((name(json(py, &report)?), output.bytes(py)?))
+}
+
+/// `text` with the names that a user knows a model and its graph by.
+pub(crate) fn named(input: &Input, graph: Option<&Input>, text: String) -> String {
+    let text = input.named(text);
+    match graph {
+        Some(graph) => graph.named(text),
+        None => text,
+    }
 }
 
 /// What `bnkit recalibrate` does.
@@ -92,27 +104,31 @@ pub(crate) fn recalibrate<'py>(
     callback: Option<Py<PyAny>>,
 ) -> PyResult<Answer<'py>> {
     let (input, output) = (Input::new(model)?, Output::new(py, out)?);
+    let graph = options::graph(py, estimate.graph.as_ref())?;
     let watch = Watch::new(callback);
     let mut job = RecalibrateJob {
         output: Some(output.path.clone()),
         force,
         hash,
-        fold: fold.then(FoldAfter::default),
+        fold: fold.then(|| estimate.fold()),
         interrupt: watch.interrupt.clone(),
-        ..observing(py, &input, &estimate)?
+        ..observing(py, &input, graph.as_ref(), &estimate)?
     };
-    let name = |text| output.named(input.named(text));
+    let name = |text| output.named(named(&input, graph.as_ref(), text));
     let report = match Data::new(data)? {
         Data::Batches(iterator) => {
             let most = cut.of_batches(py)?.unwrap_or(usize::MAX);
-            let run = || {
-                let mut batches = watch.batches(iterator).take(most);
-                calibrate::recalibrate_batches(&job, &mut batches, &watch)
-            };
+            let mut batches = watch.batches(iterator).take(most);
+            let run = || calibrate::recalibrate_batches(&job, &mut batches, &watch);
             watch.run(py, run, name)?
         }
         at_hand => {
-            job.source = Source::Data(cut.options(options(at_hand)));
+            job.max_accuracy_drop = cut.max_accuracy_drop;
+            let data = cut.options(py, data_options(at_hand))?;
+            if let Some(proof) = job.fold.as_mut().and_then(|fold| fold.verify.as_mut()) {
+                data.prove_on(proof);
+            }
+            job.source = Source::Data(data);
             watch.run(py, || calibrate::recalibrate(&job, &watch), name)?
         }
     };
@@ -123,10 +139,11 @@ pub(crate) fn recalibrate<'py>(
 pub(crate) fn observing(
     py: Python<'_>,
     input: &Input,
+    graph: Option<&Input>,
     estimate: &Estimate,
 ) -> PyResult<RecalibrateJob> {
     Ok(RecalibrateJob {
-        graph: estimate.graph.clone(),
+        graph: graph.map(|graph| graph.path.clone()),
         method: estimate.method(py)?,
         selection: estimate.selection(),
         until_stable: estimate.until_stable,
@@ -136,7 +153,7 @@ pub(crate) fn observing(
     })
 }
 
-fn options(data: Data) -> DataOptions {
+fn data_options(data: Data) -> DataOptions {
     match data {
         Data::Path(path) => DataOptions::new(path),
         Data::Samples(tensors) => DataOptions {
@@ -161,9 +178,10 @@ pub(crate) fn validate(
     callback: Option<Py<PyAny>>,
 ) -> PyResult<String> {
     let input = Input::new(model)?;
+    let graph = options::graph(py, estimate.graph.as_ref())?;
     let watch = Watch::new(callback);
     let mut job = ValidateJob {
-        graph: estimate.graph.clone(),
+        graph: graph.as_ref().map(|graph| graph.path.clone()),
         hash,
         method: estimate.method(py)?,
         selection: estimate.selection(),
@@ -175,18 +193,16 @@ pub(crate) fn validate(
         interrupt: watch.interrupt.clone(),
         ..ValidateJob::new(&input.path, "(memory)")
     };
-    let name = |text| input.named(text);
+    let name = |text| named(&input, graph.as_ref(), text);
     let report = match Data::new(data)? {
         Data::Batches(iterator) => {
             let most = cut.of_batches(py)?.unwrap_or(usize::MAX);
-            let run = || {
-                let mut batches = watch.batches(iterator).take(most);
-                calibrate::validate_batches(&job, &mut batches, &watch)
-            };
+            let mut batches = watch.batches(iterator).take(most);
+            let run = || calibrate::validate_batches(&job, &mut batches, &watch);
             watch.run(py, run, name)?
         }
         at_hand => {
-            job.data = cut.options(options(at_hand));
+            job.data = cut.options(py, data_options(at_hand))?;
             watch.run(py, || calibrate::validate(&job, &watch), name)?
         }
     };
@@ -205,8 +221,9 @@ pub(crate) fn verify(
     hash: bool,
 ) -> PyResult<String> {
     let (first, second) = (Input::new(a)?, Input::new(b)?);
-    let options = proof.options(py, data)?;
+    let mut options = proof.options(py, data)?;
     let watch = Watch::new(None);
+    options.interrupt = watch.interrupt.clone();
     let name = |text| second.named(first.named(text));
     let run = || pipeline::verify(&first.path, &second.path, &options, hash, &watch);
     let mut report = watch.run(py, run, name)?;
@@ -246,6 +263,7 @@ pub(crate) fn merge<'py>(
         force,
         hash,
         fold: fold.then(FoldAfter::default),
+        interrupt: watch.interrupt.clone(),
         ..MergeJob::new(partials, &input.path, &output.path)
     };
     let name = |text| output.named(input.named(text));

@@ -2,14 +2,19 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use bnkit::calibrate::{Convention, DataOptions, DriftLimits, Method, MethodOptions, Selection};
+use bnkit::calibrate::{
+    Convention, DataOptions, DriftLimits, FoldAfter, Method, MethodOptions, Selection,
+};
 use bnkit::fold;
+use bnkit::state::PairingOptions;
 use bnkit::verify::VerifyOptions;
 use pyo3::prelude::*;
 
-use crate::data::Data;
+use crate::data::{self, Data};
 use crate::errors::{input_error, raise};
+use crate::model::Input;
 
 /// What may be folded, and when the answer is "no".
 #[derive(FromPyObject)]
@@ -24,6 +29,12 @@ pub(crate) struct Fold {
     lower: bool,
     merge_branches: bool,
     per_channel_scales: bool,
+    pub graph: Option<Py<PyAny>>,
+    pairs: Option<PathBuf>,
+    preset: Option<String>,
+    yes: bool,
+    eps: Option<f64>,
+    identity_bn: bool,
     pub verify: bool,
     pub require_end_to_end: bool,
     pub require_all_folded: bool,
@@ -49,6 +60,28 @@ impl Fold {
             ..fold::Options::default()
         }
     }
+}
+
+impl Fold {
+    /// What is said of a state dict; `graph` is where the graph is.
+    pub(crate) fn pairing(&self, graph: Option<&Input>) -> PairingOptions {
+        PairingOptions {
+            graph: graph.map(|graph| graph.path.clone()),
+            pairs: self.pairs.clone(),
+            preset: self.preset.clone(),
+            confirmed: self.yes,
+            epsilon: self.eps,
+            identity: self.identity_bn,
+        }
+    }
+}
+
+/// The graph of a state dict's network, if there is one.
+///
+/// # Errors
+/// If it is no model.
+pub(crate) fn graph(py: Python<'_>, given: Option<&Py<PyAny>>) -> PyResult<Option<Input>> {
+    given.map(|graph| Input::graph(graph.bind(py))).transpose()
 }
 
 /// How two models are compared.
@@ -110,7 +143,7 @@ pub(crate) struct Estimate {
     pub until_stable: bool,
     pub dropout: Option<u64>,
     pub threads: usize,
-    pub graph: Option<PathBuf>,
+    pub graph: Option<Py<PyAny>>,
 }
 
 impl Estimate {
@@ -122,6 +155,17 @@ impl Estimate {
             tolerance: self.tolerance,
             passes: self.passes,
         })
+    }
+
+    /// The fold that is to follow.
+    pub(crate) fn fold(&self) -> FoldAfter {
+        FoldAfter {
+            fold: fold::Options {
+                assume_constant: self.assume_constant,
+                ..fold::Options::default()
+            },
+            ..FoldAfter::default()
+        }
     }
 
     pub(crate) fn selection(&self) -> Selection {
@@ -137,7 +181,7 @@ fn parse<T: FromStr<Err = bnkit::Error>>(py: Python<'_>, word: &str) -> PyResult
     word.parse().map_err(|error| raise(py, &error))
 }
 
-/// How data is cut into batches.
+/// How data is cut into batches, what is done to images, and what the samples show.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct Cut {
@@ -147,12 +191,24 @@ pub(crate) struct Cut {
     max_samples: Option<usize>,
     shuffle: Option<u64>,
     shapes: Vec<(String, Vec<usize>)>,
+    preprocess: Option<Py<PyAny>>,
+    labels: Option<Py<PyAny>>,
+    pub max_accuracy_drop: Option<f64>,
 }
 
 impl Cut {
     /// The options that stand for `data` at hand.
-    pub(crate) fn options(self, data: DataOptions) -> DataOptions {
-        DataOptions {
+    ///
+    /// # Errors
+    /// If the labels or what is done to images cannot be read.
+    pub(crate) fn options(self, py: Python<'_>, data: DataOptions) -> PyResult<DataOptions> {
+        let labels = self.labels.map(|given| data::labels(given.bind(py)));
+        let preprocess = self
+            .preprocess
+            .map(|given| data::preprocess(given.bind(py)));
+        Ok(DataOptions {
+            labels: labels.transpose()?.map(Arc::new),
+            preprocess: preprocess.transpose()?,
             batch_size: self.batch_size.unwrap_or(data.batch_size),
             drop_last: self.drop_last,
             max_batches: self.max_batches,
@@ -160,7 +216,7 @@ impl Cut {
             shuffle: self.shuffle,
             shapes: self.shapes,
             ..data
-        }
+        })
     }
 
     /// Refuses what cuts data, where it comes in batches. `max_batches` is left.
@@ -174,6 +230,9 @@ impl Cut {
             ("max_samples", self.max_samples.is_some()),
             ("shuffle", self.shuffle.is_some()),
             ("shapes", !self.shapes.is_empty()),
+            ("preprocess", self.preprocess.is_some()),
+            ("labels", self.labels.is_some()),
+            ("max_accuracy_drop", self.max_accuracy_drop.is_some()),
         ];
         match asked.into_iter().find(|(_, asked)| *asked) {
             Some((name, _)) => Err(input_error(

@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use bnkit::calibrate::{self, FoldAfter, RecalibrateJob, ValidateJob};
+use bnkit::calibrate::{self, RecalibrateJob, ValidateJob};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
 use crate::data;
 use crate::errors::raise;
-use crate::jobs::{json, observing};
+use crate::jobs::{json, named, observing};
 use crate::model::{Input, Output};
-use crate::options::{Drift, Estimate};
+use crate::options::{self, Drift, Estimate};
 use crate::watch::Watch;
 
 /// What batches showed of the BatchNorms of a model.
@@ -115,11 +115,18 @@ impl Moments {
     }
 }
 
+impl Recalibrator {
+    fn named(&self, text: String) -> String {
+        named(&self.input, self.graph.as_ref(), text)
+    }
+}
+
 /// The native half of ``bnkit.Recalibrator``.
 #[pyclass(module = "bnkit._bnkit")]
 pub(crate) struct Recalibrator {
     inner: calibrate::Recalibrator,
     input: Input,
+    graph: Option<Input>,
     watch: Watch,
 }
 
@@ -134,17 +141,20 @@ impl Recalibrator {
         hash: bool,
     ) -> PyResult<Self> {
         let input = Input::new(model)?;
+        let graph = options::graph(py, estimate.graph.as_ref())?;
         let watch = Watch::new(None);
         let job = RecalibrateJob {
             hash,
-            fold: fold.then(FoldAfter::default),
-            ..observing(py, &input, &estimate)?
+            fold: fold.then(|| estimate.fold()),
+            interrupt: watch.interrupt.clone(),
+            ..observing(py, &input, graph.as_ref(), &estimate)?
         };
-        let name = |text| input.named(text);
+        let name = |text| named(&input, graph.as_ref(), text);
         let inner = watch.run(py, || calibrate::Recalibrator::new(job), name)?;
         Ok(Self {
             inner,
             input,
+            graph,
             watch,
         })
     }
@@ -159,18 +169,16 @@ impl Recalibrator {
         let Self {
             inner,
             input,
+            graph,
             watch,
         } = self;
-        watch.run(
-            py,
-            || inner.observe(&batch, index),
-            |text| input.named(text),
-        )
+        let name = |text| named(input, graph.as_ref(), text);
+        watch.run(py, || inner.observe(&batch, index), name)
     }
 
     fn moments(&self, py: Python<'_>) -> PyResult<Moments> {
         let run = || self.inner.moments();
-        let moments = self.watch.run(py, run, |text| self.input.named(text))?;
+        let moments = self.watch.run(py, run, |text| self.named(text))?;
         Ok(Moments(moments))
     }
 
@@ -204,7 +212,7 @@ impl Recalibrator {
     }
 
     fn result(&self, py: Python<'_>) -> PyResult<String> {
-        let name = |text| self.input.named(text);
+        let name = |text| self.named(text);
         let report = self.watch.run(py, || self.inner.report(), name)?;
         Ok(name(json(py, &report)?))
     }
@@ -216,7 +224,7 @@ impl Recalibrator {
         force: bool,
     ) -> PyResult<(String, Option<Bound<'py, PyBytes>>)> {
         let output = Output::new(py, out)?;
-        let name = |text| output.named(self.input.named(text));
+        let name = |text| output.named(self.named(text));
         let run = || self.inner.write(&output.path, force, &self.watch);
         let report = self.watch.run(py, run, name)?;
         Ok((name(json(py, &report)?), output.bytes(py)?))
@@ -228,7 +236,7 @@ impl Recalibrator {
             worst: drift.worst,
             ..ValidateJob::new("", "")
         };
-        let name = |text| self.input.named(text);
+        let name = |text| self.named(text);
         let report = self.watch.run(py, || self.inner.validate(&job), name)?;
         Ok(name(json(py, &report)?))
     }

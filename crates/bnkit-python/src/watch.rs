@@ -1,6 +1,15 @@
-//! What goes on between Python and a job that runs: progress to a callback, Ctrl-C, and exceptions of either.
+//! What goes on between Python and a job that runs: progress to a callback, batches from an iterator, Ctrl-C, and exceptions of any of
+//! these.
+//!
+//! A job runs on a thread of its own. The thread that called, which is the one that Python hands signals to and that iterators and
+//! callbacks expect to run on, waits for it without Python's lock, does for it what needs Python, and looks for signals in between: so
+//! that Ctrl-C is seen at once, whatever the job does just then.
 
-use std::sync::{Mutex, PoisonError};
+use std::panic::resume_unwind;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bnkit::calibrate::Interrupt;
@@ -11,44 +20,74 @@ use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
 use crate::data;
-use crate::errors::raise;
+use crate::errors::{input_error, raise};
 
-/// Python is not asked more often than this: it costs taking its lock.
+/// How often signals are looked for and progress is told: both take Python's lock.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Watches a job. It runs on the thread that called, which is the one that Python hands signals to.
+/// What threads of a program have that nobody asked for less; those that Rust starts have a quarter of it.
+const STACK: usize = 8 << 20;
+
+/// Watches a job.
 pub(crate) struct Watch {
     /// Ends the job.
     pub interrupt: Interrupt,
     callback: Option<Py<PyAny>>,
     state: Mutex<State>,
+    ask: Sender<Request>,
+    asked: Mutex<Receiver<Request>>,
 }
 
 struct State {
     /// The exception to raise when the job has ended.
     error: Option<PyErr>,
+    iterator: Option<Py<PyIterator>>,
     running: bool,
     total: Option<u64>,
-    asked: Option<Instant>,
+    told: Option<Instant>,
+}
+
+/// What the job asks the thread that called for. It waits for the answer.
+enum Request {
+    /// So many samples have run, of so many if that is known.
+    Tell(u64, Option<u64>, SyncSender<()>),
+    /// The next batch.
+    Batch(SyncSender<Option<Result<DataSet>>>),
+    /// The job has ended.
+    Ended,
+}
+
+/// Says so even if the job panics.
+struct Ending<'a>(&'a Sender<Request>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        // The other end lives as long as the watch.
+        let _ = self.0.send(Request::Ended);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Watch {
     /// Tells `callback(done, total)` how many samples have run; `total` is `None` where nobody knows it.
     pub(crate) fn new(callback: Option<Py<PyAny>>) -> Self {
+        let (ask, asked) = channel();
         Self {
             interrupt: Interrupt::default(),
             callback,
             state: Mutex::new(State {
                 error: None,
+                iterator: None,
                 running: false,
                 total: None,
-                asked: None,
+                told: None,
             }),
+            ask,
+            asked: Mutex::new(asked),
         }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a job without Python's lock. The first exception in between is raised; else the job's own error, renamed.
@@ -61,97 +100,124 @@ impl Watch {
         job: impl FnOnce() -> Result<T> + Send,
         renamed: impl Fn(String) -> String,
     ) -> PyResult<T> {
-        let done = py.detach(job);
-        if let Some(error) = self.state().error.take() {
+        // What ended the job before this one is over.
+        self.interrupt.0.store(false, Ordering::Relaxed);
+        let done = thread::scope(|scope| {
+            let named = thread::Builder::new()
+                .name("bnkit".to_owned())
+                .stack_size(STACK);
+            let started = named.spawn_scoped(scope, || {
+                let _ending = Ending(&self.ask);
+                job()
+            });
+            let worker = started
+                .map_err(|error| input_error(py, format!("a thread cannot be started: {error}")))?;
+            self.serve(py);
+            Ok::<_, PyErr>(py.detach(|| worker.join()))
+        })?;
+        locked(&self.state).iterator = None;
+        if let Some(error) = locked(&self.state).error.take() {
             return Err(error);
         }
         // One that came after the last look.
         py.check_signals()?;
-        done.map_err(|error| match error {
-            Error::Interrupted => raise(py, &error),
-            other => crate::errors::input_error(py, renamed(other.to_string())),
-        })
+        done.unwrap_or_else(|panic| resume_unwind(panic))
+            .map_err(|error| match error {
+                Error::Interrupted => raise(py, &error),
+                other => input_error(py, renamed(other.to_string())),
+            })
+    }
+
+    /// Does what the job asks for, until it has ended.
+    fn serve(&self, py: Python<'_>) {
+        loop {
+            let request = py.detach(|| locked(&self.asked).recv_timeout(PAUSE));
+            match request {
+                Ok(Request::Tell(done, total, answer)) => {
+                    self.tell(py, done, total);
+                    // Who does not wait any more needs no answer, here and below.
+                    let _ = answer.send(());
+                }
+                Ok(Request::Batch(answer)) => {
+                    let _ = answer.send(self.next(py));
+                }
+                Ok(Request::Ended) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Err(error) = py.check_signals() {
+                self.stop(error);
+            }
+        }
     }
 
     fn stop(&self, error: PyErr) {
         self.interrupt.request();
-        self.state().error.get_or_insert(error);
+        locked(&self.state).error.get_or_insert(error);
     }
 
-    /// Looks for signals, and calls back.
-    fn ask(&self, done: Option<u64>, total: Option<u64>) {
-        let asked = Python::attach(|py| {
-            py.check_signals()?;
-            match (&self.callback, done) {
-                (Some(callback), Some(done)) => callback.call1(py, (done, total)).map(drop),
-                _ => Ok(()),
-            }
-        });
-        if let Err(error) = asked {
+    fn tell(&self, py: Python<'_>, done: u64, total: Option<u64>) {
+        let told = self
+            .callback
+            .as_ref()
+            .map(|call| call.call1(py, (done, total)));
+        if let Some(Err(error)) = told {
             self.stop(error);
         }
     }
 
-    /// The batches of a Python iterator, as a job takes them.
-    pub(crate) fn batches(&self, iterator: Py<PyIterator>) -> Batches<'_> {
-        Batches {
-            watch: self,
-            iterator: Some(iterator),
+    fn next(&self, py: Python<'_>) -> Option<Result<DataSet>> {
+        let iterator = locked(&self.state)
+            .iterator
+            .as_ref()
+            .map(|it| it.clone_ref(py))?;
+        let item = iterator.into_bound(py).next()?;
+        match item.and_then(|item| data::batch(&item)) {
+            Ok(batch) => Some(Ok(batch)),
+            Err(error) => {
+                self.stop(error);
+                Some(Err(Error::Interrupted))
+            }
         }
+    }
+
+    /// The batches of a Python iterator, as a job takes them. An exception ends them, and the job.
+    pub(crate) fn batches(
+        &self,
+        iterator: Py<PyIterator>,
+    ) -> impl Iterator<Item = Result<DataSet>> + Send + '_ {
+        locked(&self.state).iterator = Some(iterator);
+        let next = || {
+            let (answer, answered) = sync_channel(1);
+            self.ask.send(Request::Batch(answer)).ok()?;
+            answered.recv().ok()?
+        };
+        std::iter::from_fn(next).fuse()
     }
 }
 
 impl Progress for Watch {
     fn begin(&self, phase: Phase, total: Option<u64>) {
-        {
-            let mut state = self.state();
-            state.running = phase == Phase::Running;
-            state.total = total;
-            state.asked = None;
-        }
-        self.ask(None, None);
+        let mut state = locked(&self.state);
+        state.running = phase == Phase::Running;
+        state.total = total;
+        state.told = None;
     }
 
     fn advance(&self, done: u64) {
-        let (running, total) = {
-            let mut state = self.state();
+        let total = {
+            let mut state = locked(&self.state);
             let last = state.total == Some(done);
-            if !last && state.asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+            let soon = state.told.is_some_and(|told| told.elapsed() < PAUSE);
+            if self.callback.is_none() || !state.running || (soon && !last) {
                 return;
             }
-            state.asked = Some(Instant::now());
-            (state.running, state.total)
+            state.told = Some(Instant::now());
+            state.total
         };
-        self.ask(running.then_some(done), total);
-    }
-}
-
-/// Batches from Python. An exception ends them, and the job.
-pub(crate) struct Batches<'a> {
-    watch: &'a Watch,
-    iterator: Option<Py<PyIterator>>,
-}
-
-impl Iterator for Batches<'_> {
-    type Item = Result<DataSet>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let iterator = self.iterator.as_ref()?;
-        let next = Python::attach(|py| {
-            let item = iterator.bind(py).clone().next();
-            item.map(|item| item.and_then(|item| data::batch(&item)))
-        });
-        match next {
-            Some(Ok(batch)) => Some(Ok(batch)),
-            None => {
-                self.iterator = None;
-                None
-            }
-            Some(Err(error)) => {
-                self.iterator = None;
-                self.watch.stop(error);
-                Some(Err(Error::Interrupted))
-            }
+        let (answer, answered) = sync_channel(1);
+        if self.ask.send(Request::Tell(done, total, answer)).is_ok() {
+            // It ends with the watch, and then nobody wants to know.
+            let _ = answered.recv();
         }
     }
 }

@@ -11,6 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 import bnkit
+from conftest import ROOT
 
 
 def session(model):
@@ -29,6 +30,26 @@ def test_a_folded_model_computes_the_same_in_onnx_runtime(tiny):
     before, after = session(tiny), session(result.model)
     name = before.get_inputs()[0].name
     expected, found = before.run(None, {name: x})[0], after.run(None, {name: x})[0]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_what_is_folded_can_be_chosen(tiny):
+    names = list(bnkit.stats(tiny))
+    decided = lambda **how: {site["node"]: site["decision"] for site in bnkit.fold(tiny, dry_run=True, **how)["sites"]}  # noqa: E731
+    assert set(decided().values()) == {"folded"}
+    for how in [dict(only=names[0]), dict(skip=names[1:]), dict(only="*", skip=(name for name in names[1:]))]:
+        assert decided(**how) == {name: "folded" if name == names[0] else "skipped" for name in names}
+
+
+def test_branches_are_merged_on_request():
+    model = str(ROOT / "testdata" / "golden" / "merge_rep_vgg.onnx")
+    convolutions = lambda result: sum(node.op_type == "Conv" for node in result.to_model().graph.node)  # noqa: E731
+    apart, merged = bnkit.fold(model), bnkit.fold(model, merge_branches=True)
+    assert convolutions(merged) < convolutions(apart) and merged["merges"]
+    before, after = session(model), session(merged.model)
+    shape = [size if isinstance(size, int) else 2 for size in before.get_inputs()[0].shape]
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    expected, found = (run.run(None, {run.get_inputs()[0].name: x})[0] for run in (before, after))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 

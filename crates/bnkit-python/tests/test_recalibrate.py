@@ -71,6 +71,19 @@ def test_statistics_are_those_of_pytorch(digits, images, truth, options):
             np.testing.assert_allclose(values, expected[name], rtol=0, atol=atol)
 
 
+class Capsule:
+    """Has ``__dlpack__`` and nothing else, as arrays of other libraries."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def __dlpack__(self, **options):
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._array.__dlpack_device__()
+
+
 def test_batches_may_be_tuples_dicts_and_tensors(digits, images):
     model = str(digits / "digits_reset.onnx")
     expected = bnkit.recalibrate(model, images[:128], batch_size=64).model
@@ -83,6 +96,8 @@ def test_batches_may_be_tuples_dicts_and_tensors(digits, images):
         [np.asfortranarray(first), second.astype(">f4")],
         [first.astype(np.float64), second],
     ]
+    if hasattr(np, "from_dlpack"):
+        forms.append([Capsule(first), Capsule(second)])
     for form in forms:
         assert bnkit.recalibrate(model, form).model == expected
     torch = pytest.importorskip("torch")
@@ -124,6 +139,12 @@ def test_progress_is_told_and_its_exceptions_end_the_job(digits, images, tmp_pat
     with pytest.raises(RuntimeError, match="no more"):
         bnkit.recalibrate(model, broken(), out)
     assert not out.exists()
+
+
+def test_progress_is_a_bar_of_tqdm_if_it_is_there(digits, images, capsys):
+    pytest.importorskip("tqdm")
+    bnkit.recalibrate(str(digits / "digits_reset.onnx"), images, batch_size=64, progress=True)
+    assert "1437/1437" in capsys.readouterr().err
 
 
 def test_what_does_not_belong_together_is_refused(digits, images):

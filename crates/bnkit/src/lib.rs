@@ -4,7 +4,7 @@
 //! function too: [`fold::plan`] decides without changing anything, [`fold::Plan::apply`] gives the folded model,
 //! [`verify::prove`] proves it, and [`model::onnx::Model::save`] writes it. A job struct has a `new` with what must be said,
 //! and public fields for the rest. A "no" (not equivalent, drifted) is in the report's `failure`; errors are for what could
-//! not be done. Progress goes to a [`pipeline::Progress`], calibrations end early by a [`calibrate::Interrupt`].
+//! not be done. Progress goes to a [`pipeline::Progress`], calibrations and proofs end early by a [`calibrate::Interrupt`].
 //!
 //! ```
 //! use bnkit::fold::{Options, plan};

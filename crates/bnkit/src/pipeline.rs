@@ -70,7 +70,8 @@ pub struct FoldJob {
     /// The share of the BatchNorms (those that are skipped do not count) that must not be kept, from 0 to 1: if fewer fold, nothing
     /// is written.
     pub min_folded: Option<f64>,
-    /// Ends the job before its next stage, so that nothing is written.
+    /// Ends the job before its next stage or in the middle of its proof, so that nothing is written. It takes the place of the one in
+    /// `verify`.
     pub interrupt: Interrupt,
 }
 
@@ -95,13 +96,6 @@ impl FoldJob {
 }
 
 impl FoldJob {
-    fn go_on(&self) -> Result<()> {
-        match self.interrupt.requested() {
-            true => Err(Error::Interrupted),
-            false => Ok(()),
-        }
-    }
-
     pub(crate) fn gates(&self) -> Gates {
         Gates {
             end_to_end: self.require_end_to_end,
@@ -140,8 +134,8 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         (Some(_), None) => Some(Verification::skipped()),
         (Some(_), Some(options)) => {
             progress.begin(Phase::Proving, None);
-            job.go_on()?;
-            let proof = verify::prove(&model, &plan, &job.fold, options);
+            let options = options.ended_by(&job.interrupt);
+            let proof = verify::prove(&model, &plan, &job.fold, &options);
             Some(proof.map_err(|error| error.in_file(&job.input))?)
         }
     };
@@ -169,7 +163,7 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     report.failure = job.gates().failure(&report);
     if let (Some(output), None) = (&job.output, &report.failure) {
         progress.begin(Phase::Writing, Some(report.input.bytes));
-        job.go_on()?;
+        job.interrupt.go_on()?;
         record(&mut plan, job, &report)?;
         // Before the model, as all that belongs to it: a folded model without its statistics cannot be undone.
         if let Some(stats) = &job.keep_stats {

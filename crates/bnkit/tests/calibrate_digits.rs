@@ -196,6 +196,7 @@ fn shards_put_together_are_the_single_run() {
             hash: false,
             stability: Stability::default(),
             fold: None,
+            interrupt: Interrupt::default(),
         };
         let merged = merge(&merging, &Quiet).unwrap();
         assert_eq!((merged.samples, merged.batches), (1437, 23));

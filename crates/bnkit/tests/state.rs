@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bnkit::calibrate::Interrupt;
 use bnkit::fold::{Options, plan};
 use bnkit::pipeline::Quiet;
 use bnkit::report::{Decision, FoldReport, Verdict};
@@ -35,6 +36,7 @@ fn job(input: PathBuf, output: &Path, source: PairingSource) -> StateFoldJob {
         require_end_to_end: false,
         require_all_folded: false,
         min_folded: None,
+        interrupt: Interrupt::default(),
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Batches {
     pub(crate) shapes: Vec<(String, Vec<usize>)>,
 
     /// What is done to images: imagenet, inception, tensorflow, a YAML file, or YAML in braces
-    #[arg(long, value_name = "HOW", value_parser = values::preprocess)]
+    #[arg(long, value_name = "HOW", value_parser = str::parse::<Preprocess>)]
     pub(crate) preprocess: Option<Preprocess>,
 }
 

@@ -32,18 +32,3 @@ pub(crate) struct StateDict {
     #[arg(long)]
     pub(crate) identity_bn: bool,
 }
-
-impl StateDict {
-    /// The first of these options that was given, for saying that a graph has no use for it.
-    pub(crate) fn given(&self) -> Option<&'static str> {
-        let all = [
-            ("--graph", self.graph.is_some()),
-            ("--pairs", self.pairs.is_some()),
-            ("--preset", self.preset.is_some()),
-            ("--eps", self.eps.is_some()),
-            ("--yes", self.yes),
-            ("--identity-bn", self.identity_bn),
-        ];
-        all.iter().find(|(_, given)| *given).map(|(name, _)| *name)
-    }
-}

@@ -1,11 +1,7 @@
-//! Values that need more than a type: shapes, tolerances, methods, shards, preprocessing, suppressions.
-
-use std::path::Path;
+//! Values that need more than a type: shapes, tolerances, methods, shards, suppressions.
 
 use bnkit::calibrate::{Convention, Method, Shard};
 use bnkit::check::Suppression;
-use bnkit::data::preprocess::{Preprocess, Preset};
-use bnkit::yaml;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 /// `name=1x3x224x224`, or `1x3x224x224` for the only input of a model (the name is then empty).
@@ -103,25 +99,6 @@ fn words_of<const N: usize>(words: [(&'static str, &'static str); N]) -> Possibl
     PossibleValuesParser::new(words.map(|(word, help)| PossibleValue::new(word).help(help)))
 }
 
-/// A preset's name, a YAML file, or the YAML itself in braces.
-pub(super) fn preprocess(text: &str) -> Result<Preprocess, String> {
-    match text {
-        "imagenet" => return Ok(Preprocess::preset(Preset::Imagenet)),
-        "inception" => return Ok(Preprocess::preset(Preset::Inception)),
-        "tensorflow" => return Ok(Preprocess::preset(Preset::Tensorflow)),
-        _ => {}
-    }
-    if text.trim_start().starts_with('{') {
-        return serde_yaml::from_str(text).map_err(|error| error.to_string());
-    }
-    if Path::new(text).extension().is_none() && !Path::new(text).exists() {
-        return Err("there are imagenet, inception, tensorflow, or a YAML file".to_owned());
-    }
-    let content = yaml::read(Path::new(text));
-    let content = content.map_err(|error| error.to_string())?;
-    serde_yaml::from_str(&content).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,31 +131,5 @@ mod tests {
         for wrong in ["1.1", "101%", "-1%", "nan", "%", ""] {
             assert!(share(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn preprocessing_is_a_preset_or_yaml() {
-        assert_eq!(
-            preprocess("inception"),
-            Ok(Preprocess::preset(Preset::Inception))
-        );
-        let small = preprocess("{preset: imagenet, crop: [32, 48]}").unwrap();
-        assert_eq!(small.crop, Some([32, 48]));
-        assert_eq!(small.mean, [0.485, 0.456, 0.406]);
-        let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
-        std::fs::write(file.path(), "color: grey\nscale: 1\n").unwrap();
-        assert_eq!(
-            preprocess(file.path().to_str().unwrap()).unwrap().scale,
-            1.0
-        );
-        std::fs::write(file.path(), "colour: grey\n").unwrap();
-        let wrong = preprocess(file.path().to_str().unwrap()).unwrap_err();
-        assert!(wrong.contains("colour"), "{wrong}");
-        assert!(
-            preprocess("imagnet")
-                .unwrap_err()
-                .contains("imagenet, inception")
-        );
-        assert!(preprocess("no.yaml").is_err() && preprocess("{crop: 3}").is_err());
     }
 }

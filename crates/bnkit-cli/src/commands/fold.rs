@@ -6,9 +6,9 @@ use anyhow::bail;
 use bnkit::calibrate::Interrupt;
 use bnkit::checkpoint;
 use bnkit::fold::Options;
-use bnkit::pipeline::{self, FoldJob};
+use bnkit::pipeline::FoldJob;
 use bnkit::profile;
-use bnkit::state::{self, PairingSource, StateFoldJob};
+use bnkit::state::{self, PairingOptions};
 use bnkit_model::format::Format;
 
 use super::{Answer, answer, target};
@@ -49,18 +49,8 @@ pub(super) fn run(args: &Fold, force: bool, output: &Output) -> anyhow::Result<A
 
     let bar = Bar::new(output.quiet());
     let hash = output.wants_hashes();
-    let mut report = match format {
-        Format::Onnx => {
-            if let Some(option) = args.state_dict.given() {
-                bail!(
-                    "{option}: {} is an ONNX model, this is for state dicts",
-                    args.model.display()
-                );
-            }
-            pipeline::fold(&job(args, out, force, hash), &bar)?
-        }
-        _ => state::fold(&of_state_dict(args, out, force, hash)?, &bar)?,
-    };
+    let job = job(args, out, force, hash);
+    let mut report = state::fold_checkpoint(&job, &pairing(&args.state_dict), &bar)?;
     let written = report.output.as_ref().map(|it| PathBuf::from(&it.path));
     // Where the input was replaced, nobody can look at it any more.
     let replaced = written
@@ -106,45 +96,13 @@ fn options(args: &Fold) -> Options {
     }
 }
 
-fn of_state_dict(
-    args: &Fold,
-    output: Option<PathBuf>,
-    force: bool,
-    hash: bool,
-) -> anyhow::Result<StateFoldJob> {
-    if args.keep_stats.is_some() {
-        bail!("--keep-stats: a state dict is not unfolded; keep the original file");
+fn pairing(args: &StateDict) -> PairingOptions {
+    PairingOptions {
+        graph: args.graph.clone(),
+        pairs: args.pairs.clone(),
+        preset: args.preset.clone(),
+        confirmed: args.yes,
+        epsilon: args.eps,
+        identity: args.identity_bn,
     }
-    Ok(StateFoldJob {
-        input: args.model.clone(),
-        output,
-        force,
-        hash,
-        provenance: args.provenance,
-        source: source(&args.state_dict, &args.model)?,
-        epsilon: args.state_dict.eps,
-        identity: args.state_dict.identity_bn,
-        fold: options(args),
-        verify: (!args.no_verify).then(|| args.proof.options()),
-        require_end_to_end: args.proof.end_to_end(),
-        require_all_folded: args.require_all_folded,
-        min_folded: args.min_folded,
-    })
-}
-
-/// What says which layer feeds which BatchNorm.
-pub(super) fn source(args: &StateDict, model: &Path) -> anyhow::Result<PairingSource> {
-    Ok(match (&args.graph, &args.pairs, args.preset.as_deref()) {
-        (Some(graph), None, None) => PairingSource::Graph(graph.clone()),
-        (None, Some(pairs), None) => PairingSource::Pairs(pairs.clone()),
-        (None, None, Some(name)) => PairingSource::Preset {
-            name: (name != "auto").then(|| name.to_owned()),
-            confirmed: args.yes,
-        },
-        (None, None, None) => bail!(
-            "{}: a state dict does not say which layer feeds which BatchNorm; say it with --graph MODEL.onnx, --pairs FILE, or --preset auto",
-            model.display()
-        ),
-        _ => bail!("--graph, --pairs and --preset say the same thing in three ways: give one"),
-    })
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use bnkit::calibrate::{self, MergeJob, Stability};
+use bnkit::calibrate::{self, Interrupt, MergeJob, Stability};
 
 use bnkit_model::format::Format;
 
@@ -31,6 +31,7 @@ pub(super) fn run(args: &Merge, force: bool, output: &Output) -> anyhow::Result<
         hash: output.wants_hashes(),
         stability: Stability::default(),
         fold,
+        interrupt: Interrupt::default(),
     };
     let report = calibrate::merge(&job, &Bar::new(output.quiet()))?;
     output.result(&report)?;

@@ -6,7 +6,6 @@ use anyhow::{bail, ensure};
 use bnkit::calibrate::{
     self, FoldAfter, Interrupt, MethodOptions, RecalibrateJob, Shard, Source, Stability,
 };
-use bnkit::data::images::is_folder_of_images;
 
 use super::{Answer, answer, target};
 use crate::args::recalibrate::Recalibrate;
@@ -15,7 +14,8 @@ use crate::output::Output;
 use crate::progress::Bar;
 
 pub(super) fn run(args: &Recalibrate, force: bool, output: &Output) -> anyhow::Result<Answer> {
-    let (source, fold) = (source(args)?, fold(args)?);
+    let source = source(args)?;
+    let fold = fold(args, &source)?;
     let out = destination(args, fold.is_some())?;
     match (&args.partial, &out) {
         (Some(partial), _) => target::file(partial, &[&args.model], force)?,
@@ -91,11 +91,12 @@ pub(super) fn source(args: &Recalibrate) -> anyhow::Result<Source> {
 }
 
 /// The fold that is to follow; its proof runs on the first samples of the data, if these are tensors.
-fn fold(args: &Recalibrate) -> anyhow::Result<Option<FoldAfter>> {
+fn fold(args: &Recalibrate, source: &Source) -> anyhow::Result<Option<FoldAfter>> {
     args.fold.job(args.estimate.which.assume_constant, |proof| {
-        let tensors = |path: &&PathBuf| !is_folder_of_images(path);
-        proof.data = args.data.data.as_ref().filter(tensors).cloned();
         proof.shapes.clone_from(&args.data.shapes);
+        if let Source::Data(data) = source {
+            data.prove_on(proof);
+        }
     })
 }
 

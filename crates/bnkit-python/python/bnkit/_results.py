@@ -146,7 +146,7 @@ class _Writing(Result):
         return None if output is None or self._model is not None else output["path"]
 
     def to_model(self):
-        """The model as an ``onnx.ModelProto`` (onnx has to be installed)."""
+        """The model as an ``onnx.ModelProto`` (onnx has to be installed). Not for state dicts, which safetensors reads."""
         import onnx
 
         if self._model is not None:

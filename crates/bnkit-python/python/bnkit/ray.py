@@ -25,7 +25,9 @@ try:
 except ImportError as error:
     raise ImportError("bnkit.ray needs Ray and its data library: pip install bnkit[ray]") from error
 
-from . import Globs, Moments, Path, Recalibrator, _drift
+from ._arguments import Globs, Path, _drift
+from ._bnkit import Moments
+from ._calibration import Recalibrator
 from ._errors import Error, InputError
 from ._progress import Callback, Progress
 from ._ray_workers import Workers

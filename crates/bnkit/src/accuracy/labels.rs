@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bnkit_model::source::read_text;
-use bnkit_model::{DType, Error as ModelError, Limits};
+use bnkit_model::{DType, Error as ModelError, Limits, Tensor};
 
 use crate::{Result, data};
 
@@ -35,6 +35,20 @@ impl Labels {
         }
     }
 
+    /// Labels that a program has as an array: integers, `[n]` or `[n, 1]`, in the order of the samples.
+    ///
+    /// # Errors
+    /// If something in it is no label; the message names the index.
+    pub fn of_tensor(tensor: &Tensor) -> Result<Self> {
+        let path = PathBuf::from("(memory)");
+        let classes =
+            of_array(tensor).map_err(|message| ModelError::invalid(message).in_file(&path))?;
+        Ok(Self {
+            path,
+            classes: Classes::InOrder(classes),
+        })
+    }
+
     /// Reads `.npy` (integers, `[n]` or `[n, 1]`), or text: a label a line, or `FILE,LABEL` for images; a first line that is no label is
     /// a header.
     ///
@@ -45,7 +59,7 @@ impl Labels {
             .extension()
             .is_some_and(|ending| ending.eq_ignore_ascii_case("npy"));
         let classes = match is_npy {
-            true => Classes::InOrder(of_array(path)?),
+            true => Classes::InOrder(of_file(path)?),
             false => {
                 let text = read_text(path, Limits::get().labels_bytes)?;
                 of_text(&text).map_err(|message| ModelError::invalid(message).in_file(path))?
@@ -94,28 +108,34 @@ impl Labels {
     }
 }
 
-fn of_array(path: &Path) -> Result<Vec<usize>> {
-    let wrong = |message: String| ModelError::invalid(message).in_file(path);
+fn of_file(path: &Path) -> Result<Vec<usize>> {
     let set = data::load(path)?;
-    let Some(array) = set.tensors.first().map(|named| &named.tensor) else {
-        return Err(wrong("there is no array".to_owned()).into());
+    let found = match set.tensors.first() {
+        Some(named) => of_array(&named.tensor),
+        None => Err("there is no array".to_owned()),
     };
+    found.map_err(|message| ModelError::invalid(message).in_file(path).into())
+}
+
+fn of_array(array: &Tensor) -> Result<Vec<usize>, String> {
     let dtype = array.dtype();
     if dtype.is_float() || dtype == DType::Bool {
-        return Err(wrong(format!("labels are integers, found {dtype}")).into());
+        return Err(format!("labels are integers, found {dtype}"));
     }
     if !matches!(array.dims(), [_] | [_, 1]) {
         let dims = array.dims();
-        return Err(wrong(format!(
+        return Err(format!(
             "labels are one integer for each sample, found shape {dims:?}"
-        ))
-        .into());
+        ));
     }
-    let values = array.to_f64()?.into_iter().enumerate();
-    let labels = values.map(|(index, value)| match value {
-        value if value < 0.0 => Err(wrong(format!("index {index}: {value} is no label")).into()),
-        value => Ok(value as usize),
-    });
+    let values = array.to_f64().map_err(|error| error.to_string())?;
+    let labels = values
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| match value {
+            value if value < 0.0 => Err(format!("index {index}: {value} is no label")),
+            value => Ok(value as usize),
+        });
     labels.collect()
 }
 
@@ -187,6 +207,30 @@ mod tests {
         for file in [None, Some(Path::new("d.png"))] {
             let error = labels.of(0, file).unwrap_err().to_string();
             assert!(error.starts_with("l.csv: no label for"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_array_holds_one_integer_for_each_sample() {
+        let of = |dtype, dims: Vec<usize>, bytes: Vec<u8>| {
+            let labels = Labels::of_tensor(&Tensor::new(dtype, dims, bytes).unwrap());
+            labels
+                .map(|labels| labels.classes)
+                .map_err(|error| error.to_string())
+        };
+        let expected = || Ok(Classes::InOrder(vec![3, 1]));
+        assert_eq!(of(DType::U8, vec![2], vec![3, 1]), expected());
+        assert_eq!(of(DType::I16, vec![2, 1], vec![3, 0, 1, 0]), expected());
+        for (dtype, dims, bytes, said) in [
+            (DType::I8, vec![2], vec![3, 0xff], "index 1: -1"),
+            (DType::F32, vec![1], vec![0; 4], "integers"),
+            (DType::U8, vec![1, 2], vec![3, 1], "shape [1, 2]"),
+        ] {
+            let error = of(dtype, dims, bytes).unwrap_err();
+            assert!(
+                error.starts_with("(memory)") && error.contains(said),
+                "{error}"
+            );
         }
     }
 

@@ -302,6 +302,8 @@ pub struct MergeJob {
     pub stability: Stability,
     /// Fold the result too.
     pub fold: Option<FoldAfter>,
+    /// Ends the fold.
+    pub interrupt: Interrupt,
 }
 
 impl MergeJob {
@@ -319,6 +321,7 @@ impl MergeJob {
             hash: false,
             stability: Stability::default(),
             fold: None,
+            interrupt: Interrupt::default(),
         }
     }
 }

@@ -9,8 +9,10 @@ use bnkit_model::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::accuracy::Labels;
+use crate::data::images::is_folder_of_images;
 use crate::data::preprocess::Preprocess;
 use crate::data::{DataSet, NamedTensor};
+use crate::verify::VerifyOptions;
 use crate::{Error, Result};
 
 /// How batch statistics become running statistics; formulas: the section "Recalibration" of the documentation.
@@ -181,6 +183,15 @@ impl DataOptions {
 }
 
 impl DataOptions {
+    /// Lets a proof run on the first samples of this data, if they are tensors; images would have to be decoded first.
+    pub fn prove_on(&self, proof: &mut VerifyOptions) {
+        if self.tensors.is_some() || !is_folder_of_images(&self.path) {
+            proof.data = Some(self.path.clone());
+            proof.tensors.clone_from(&self.tensors);
+        }
+        proof.shapes.clone_from(&self.shapes);
+    }
+
     /// Samples that a program has in memory: input names with tensors whose leading axis runs over samples, `[n, c, h, w]` for
     /// images. A model with one input takes the name "". Several tensors of one name follow one another.
     pub fn of_tensors<N: Into<String>>(tensors: impl IntoIterator<Item = (N, Tensor)>) -> Self {
@@ -285,7 +296,7 @@ impl Default for DriftLimits {
     }
 }
 
-/// Set from outside (by Ctrl-C or another thread) to end a job between two batches. A clone is the same request: keep one and
+/// Set from outside (by Ctrl-C or another thread) to end a job between two batches, or two operators of a proof. A clone is the same request: keep one and
 /// give one to the job. A job that is ended writes nothing and gives [`Error::Interrupted`], except a shard, whose partial
 /// file then holds the batches that had run and says that it is not complete.
 #[derive(Debug, Clone, Default)]
@@ -300,6 +311,14 @@ impl Interrupt {
     /// Whether the job is to end.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// For jobs: the error that ends one, if that was asked for.
+    pub(crate) fn go_on(&self) -> Result<()> {
+        match self.requested() {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
+        }
     }
 }
 

@@ -8,11 +8,15 @@
 //! resize: {shorter: 232, filter: bicubic}
 //! ```
 
+use std::path::Path;
+use std::str::FromStr;
+
 use bnkit_model::{Error, Result};
 use image::RgbImage;
 use serde::Deserialize;
 
 pub use super::resample::{Filter, Resize, ResizeTo};
+use crate::yaml;
 
 /// The steps from a decoded image (values from 0 to 255) to a network's input.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -128,6 +132,29 @@ impl TryFrom<Description> for Preprocess {
         steps.layout = given.layout.unwrap_or(steps.layout);
         steps.check()?;
         Ok(steps)
+    }
+}
+
+impl FromStr for Preprocess {
+    type Err = String;
+
+    /// A preset's name, a YAML file, or the YAML itself in braces.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "imagenet" => return Ok(Self::preset(Preset::Imagenet)),
+            "inception" => return Ok(Self::preset(Preset::Inception)),
+            "tensorflow" => return Ok(Self::preset(Preset::Tensorflow)),
+            _ => {}
+        }
+        if text.trim_start().starts_with('{') {
+            yaml::check_depth(text)?;
+            return serde_yaml::from_str(text).map_err(|error| error.to_string());
+        }
+        if Path::new(text).extension().is_none() && !Path::new(text).exists() {
+            return Err("there are imagenet, inception, tensorflow, or a YAML file".to_owned());
+        }
+        let content = yaml::read(Path::new(text)).map_err(|error| error.to_string())?;
+        serde_yaml::from_str(&content).map_err(|error| error.to_string())
     }
 }
 
@@ -308,6 +335,25 @@ mod tests {
         // 2.99 + 58.7 + 22.8 = 84.49.
         assert_eq!(luma(10, 100, 200), 84);
         assert_eq!(luma(255, 255, 255), 255);
+    }
+
+    #[test]
+    fn a_text_is_a_preset_or_yaml() {
+        let read = str::parse::<Preprocess>;
+        assert_eq!(read("inception"), Ok(Preprocess::preset(Preset::Inception)));
+        let small = read("{preset: imagenet, crop: [32, 48]}").unwrap();
+        assert_eq!(small.crop, Some([32, 48]));
+        assert_eq!(small.mean, [0.485, 0.456, 0.406]);
+        let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+        let path = file.path().to_str().unwrap();
+        std::fs::write(path, "color: grey\nscale: 1\n").unwrap();
+        assert_eq!(read(path).unwrap().scale, 1.0);
+        std::fs::write(path, "colour: grey\n").unwrap();
+        let wrong = read(path).unwrap_err();
+        assert!(wrong.contains("colour"), "{wrong}");
+        let wrong = read("imagnet").unwrap_err();
+        assert!(wrong.contains("imagenet, inception"), "{wrong}");
+        assert!(read("no.yaml").is_err() && read("{crop: 3}").is_err());
     }
 
     #[test]

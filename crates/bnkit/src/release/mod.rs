@@ -298,6 +298,7 @@ impl Run<'_> {
             input: self.statistics.clone(),
             output: Some(folded.clone()),
             hash: false,
+            interrupt: self.job.interrupt.clone(),
             ..self.job.fold.clone()
         };
         let mut report = pipeline::fold(&job, self.progress)?;

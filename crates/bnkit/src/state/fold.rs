@@ -14,6 +14,7 @@ use super::groups::{self, BatchNormGroup};
 use super::pairing::{self, Pair, Pairing, PresetChoice};
 use super::write::{self, Target};
 use super::{entries, identity, paired, proof};
+use crate::calibrate::Interrupt;
 use crate::fold::{self, Options, Plan};
 use crate::pipeline::{Gates, Phase, Progress};
 use crate::report::{
@@ -52,6 +53,9 @@ pub struct StateFoldJob {
     pub require_all_folded: bool,
     /// The share of the BatchNorms that must fold, from 0 to 1; skipped ones do not count.
     pub min_folded: Option<f64>,
+    /// Ends the job before its next stage or in the middle of its proof, so that nothing is written. It takes the place of the one in
+    /// `verify`.
+    pub interrupt: Interrupt,
 }
 
 impl StateFoldJob {
@@ -75,6 +79,7 @@ impl StateFoldJob {
             require_end_to_end: false,
             require_all_folded: false,
             min_folded: None,
+            interrupt: Interrupt::default(),
         }
     }
 }
@@ -141,7 +146,7 @@ pub struct PairReport {
 ///
 /// # Errors
 /// If something cannot be read, the graph or the pairing does not fit the checkpoint, an epsilon is not known, or the output
-/// cannot be written.
+/// cannot be written; [`Error::Interrupted`] if the job was interrupted.
 pub fn fold(job: &StateFoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     check(job)?;
     progress.begin(Phase::Reading, None);
@@ -159,7 +164,7 @@ pub fn fold(job: &StateFoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         (Some(_), None) => Some(Verification::skipped()),
         (Some(_), Some(options)) => {
             progress.begin(Phase::Proving, None);
-            let proof = folding.prove(&carried, options);
+            let proof = folding.prove(&carried, &options.ended_by(&job.interrupt));
             Some(proof.map_err(|error| error.in_file(&job.input))?)
         }
     };
@@ -174,6 +179,7 @@ pub fn fold(job: &StateFoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     .or_else(|| unconfirmed(job));
     if let (Some(output), None) = (&job.output, &report.failure) {
         progress.begin(Phase::Writing, Some(dict.bytes()));
+        job.interrupt.go_on()?;
         let metadata = provenance(job, &report);
         let target = Target {
             path: output,
@@ -390,9 +396,12 @@ impl<'d> Folding<'d> {
             changes: &carried.changes,
             folded: plan.apply(),
         };
-        layers.prove(&pairing.pairs, options.seed, || {
+        options.interrupt.go_on()?;
+        let proof = layers.prove(&pairing.pairs, options.seed, || {
             verify::by_algebra(&self.bound.model, plan)
-        })
+        });
+        options.interrupt.go_on()?;
+        proof
     }
 
     fn report(

@@ -13,6 +13,7 @@
 //! | `proof` | the pairs before and after, for the proof |
 //! | `explain` | what the codes mean |
 //! | `fold` | the job |
+//! | `options` | the job or that of a graph, whichever a file is for |
 //! | `pair` | a pairing to look at |
 //! | `recalibrate` | new statistics, from the network as a graph |
 
@@ -23,6 +24,7 @@ mod fold;
 pub mod groups;
 mod identity;
 mod names;
+mod options;
 mod pair;
 mod paired;
 pub mod pairing;
@@ -36,6 +38,7 @@ pub use bind::Binding;
 pub(crate) use explain::EXPLANATIONS;
 pub(crate) use fold::describe_input;
 pub use fold::{PairReport, PairingSource, StateFoldJob, StateReport, fold};
+pub use options::{PairingOptions, fold_checkpoint};
 pub use pair::{LeftReport, PairJob, PairingReport, pair};
 
 /// The tensors of a checkpoint, for those who go by names and shapes.

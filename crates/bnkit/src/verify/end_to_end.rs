@@ -25,6 +25,7 @@ use serde::Serialize;
 pub use judge::{DoubleReport, OutputReport};
 
 use super::inputs::Sample;
+use crate::calibrate::Interrupt;
 
 /// The models to compare, serialized.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +44,7 @@ pub struct Subject<'a> {
 }
 
 /// What is acceptable.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How many times the noise floor a difference may be.
     pub tolerance_factor: f64,
@@ -53,6 +54,8 @@ pub struct Options {
     pub rtol: Option<f64>,
     /// Picks the directions in which constants are moved when no exact ones are known.
     pub seed: u64,
+    /// Ends the runs, between two operators.
+    pub interrupt: Interrupt,
 }
 
 impl Default for Options {
@@ -62,6 +65,7 @@ impl Default for Options {
             atol: None,
             rtol: None,
             seed: 0,
+            interrupt: Interrupt::default(),
         }
     }
 }
@@ -122,6 +126,9 @@ pub enum Error {
     /// The models do not have the same inputs and outputs.
     #[error("{0}")]
     Incomparable(String),
+    /// It was asked to end.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// The values of each sample, by name.
@@ -172,6 +179,7 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
     };
     let job = |model, model_dir, precision, perturbation| Job {
         model,
+        interrupt: &options.interrupt,
         options: LoadOptions {
             precision,
             input_dims: &dims,
@@ -193,6 +201,7 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
     }
     let mut results: Vec<Result<Values, EngineError>> =
         jobs.par_iter().map(|job| job.run(samples)).collect();
+    go_on(options)?;
     let rounded64 = match results.len() {
         4 => None,
         _ => Some(results.remove(2)),
@@ -238,7 +247,9 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
     let (stored, moved): (Values, Values);
     if let Some(how) = rounding.as_ref().filter(|_| unexplained(&double, &reports)) {
         let job = job(widened, widened_dir, Precision::F64, Some(how));
-        stored = job.run(samples).map_err(not_the_original)?;
+        let run = job.run(samples);
+        go_on(options)?;
+        stored = run.map_err(not_the_original)?;
         runs.rounded64 = Some(&stored);
         (double, reports) = judge_all(&compared, &runs, options)?;
     }
@@ -246,7 +257,9 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
         let all = everything_moved(&outlines.original, options);
         let (model, dir) = (subject.original, subject.model_dir);
         let job = job(model, dir, Precision::F64, Some(&all));
-        moved = job.run(samples).map_err(Error::Unsupported)?;
+        let run = job.run(samples);
+        go_on(options)?;
+        moved = run.map_err(Error::Unsupported)?;
         runs.moved64 = Some(&moved);
         (double, reports) = judge_all(&compared, &runs, options)?;
     }
@@ -294,18 +307,34 @@ fn everything_moved(original: &Outline, options: &Options) -> Perturbation {
     }
 }
 
+/// What a run gave up for is no news about its model.
+fn go_on(options: &Options) -> Result<(), Error> {
+    match options.interrupt.requested() {
+        true => Err(Error::Interrupted),
+        false => Ok(()),
+    }
+}
+
 /// One model to load and run.
 struct Job<'a> {
     model: &'a [u8],
+    interrupt: &'a Interrupt,
     options: LoadOptions<'a>,
 }
 
 impl Job<'_> {
     fn run(&self, samples: &[Sample]) -> Result<Values, EngineError> {
+        if self.interrupt.requested() {
+            let reason = "it was not begun".into();
+            return Err(EngineError::Run { reason });
+        }
         let session = Session::load(self.model, &self.options)?;
         samples
             .iter()
-            .map(|sample| Ok(session.run(sample)?.into_iter().collect()))
+            .map(|sample| {
+                let values = session.run_while(sample, &|| !self.interrupt.requested())?;
+                Ok(values.into_iter().collect())
+            })
             .collect()
     }
 }

@@ -158,6 +158,15 @@ impl Neighbourhood<'_> {
     }
 }
 
+impl LocalResult {
+    /// Adds what was found elsewhere.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.ran += other.ran;
+        self.skipped.append(&mut other.skipped);
+        self.failures.append(&mut other.failures);
+    }
+}
+
 /// Runs two models on the same inputs, in doubles, and says how far their outputs are apart, relative to their range; or
 /// why it cannot run them.
 pub type Compare<'a> = dyn Fn(&[u8], &[u8]) -> Result<f64, String> + 'a;

@@ -30,6 +30,7 @@ use std::path::PathBuf;
 
 use bnkit_model::onnx::{Edit, Model, NodeId, Precision};
 
+use crate::calibrate::Interrupt;
 use crate::data::DataSet;
 use crate::fold::{self, Plan};
 use crate::report::{AlgebraSummary, Verdict, Verification};
@@ -60,6 +61,8 @@ pub struct VerifyOptions {
     pub rtol: Option<f64>,
     /// How many times the noise floor is accepted.
     pub tolerance_factor: f64,
+    /// Ends the proof between two operators of a run: [`Error::Interrupted`].
+    pub interrupt: Interrupt,
 }
 
 impl Default for VerifyOptions {
@@ -73,17 +76,27 @@ impl Default for VerifyOptions {
             atol: None,
             rtol: None,
             tolerance_factor: 8.0,
+            interrupt: Interrupt::default(),
         }
     }
 }
 
 impl VerifyOptions {
+    /// The same proof as part of a job that has an interrupt of its own.
+    pub(crate) fn ended_by(&self, interrupt: &Interrupt) -> Self {
+        Self {
+            interrupt: interrupt.clone(),
+            ..self.clone()
+        }
+    }
+
     fn end_to_end(&self) -> end_to_end::Options {
         end_to_end::Options {
             tolerance_factor: self.tolerance_factor,
             atol: self.atol,
             rtol: self.rtol,
             seed: self.seed,
+            interrupt: self.interrupt.clone(),
         }
     }
 }
@@ -91,15 +104,17 @@ impl VerifyOptions {
 /// Proves that a plan changes nothing but rounding, or finds the fold that does.
 ///
 /// # Errors
-/// If the models cannot be read, or the inputs that the user gave do not fit.
+/// If the models cannot be read, or the inputs that the user gave do not fit; [`Error::Interrupted`] if it was interrupted.
 pub fn prove(
     original: &Model,
     plan: &Plan,
     fold_options: &fold::Options,
     options: &VerifyOptions,
 ) -> Result<Verification> {
+    options.interrupt.go_on()?;
     let reference = without_dropped_outputs(original, plan.apply())?;
     let mut verification = by_algebra(original, plan)?;
+    options.interrupt.go_on()?;
     if !verification.notes.is_empty() {
         return Ok(verification);
     }
@@ -136,6 +151,7 @@ pub fn prove(
             }
             Ok(verification)
         }
+        Err(end_to_end::Error::Interrupted) => Err(Error::Interrupted),
         Err(end_to_end::Error::Unsupported(why)) => {
             let proof = local(original, plan, options, verification, &why.to_string())?;
             second::prove(&runner, plan.apply(), proof)
@@ -246,7 +262,12 @@ fn local(
     let neighbourhoods =
         local::neighbourhoods_merged(original, plan.apply(), &plan.routes, &plan.merges);
     let count = neighbourhoods.len();
-    let found = local::check(&neighbourhoods, &|a, b| distance_in_f64(a, b, options.seed));
+    let compare = |a: &[u8], b: &[u8]| distance_in_f64(a, b, options.seed);
+    let mut found = local::LocalResult::default();
+    for one in neighbourhoods.chunks(1) {
+        options.interrupt.go_on()?;
+        found.append(local::check(one, &compare));
+    }
     verification
         .notes
         .push(format!("the engine cannot run the whole model: {why}"));
@@ -284,9 +305,9 @@ fn bisect(
     let broken_with = |count: usize| -> Result<bool> {
         let left_out: HashSet<NodeId> = steps[count..].iter().copied().collect();
         let part = fold::plan_without(runner.original, fold_options, &left_out)?;
-        Ok(!runner
-            .run(part.apply(), samples)
-            .is_ok_and(|found| found.pass))
+        let found = runner.run(part.apply(), samples);
+        runner.options.interrupt.go_on()?;
+        Ok(!found.is_ok_and(|found| found.pass))
     };
     if steps.is_empty() || broken_with(0)? {
         return Ok(None);
@@ -320,7 +341,7 @@ fn steps(plan: &Plan) -> Vec<NodeId> {
 /// Compares two models of which nothing else is known: level 3, and level 2 as far as both can be widened.
 ///
 /// # Errors
-/// If the engine cannot run one of them, or their inputs or outputs differ.
+/// If the engine cannot run one of them, or their inputs or outputs differ; [`Error::Interrupted`] if it was interrupted.
 pub fn compare(a: &Model, b: &Model, options: &VerifyOptions) -> Result<Verification> {
     let (first, second) = (
         a.to_bytes(Precision::Stored)?,
@@ -341,13 +362,17 @@ pub fn compare(a: &Model, b: &Model, options: &VerifyOptions) -> Result<Verifica
     };
     let samples = match samples(&first, a, options)? {
         Ok(samples) => samples,
-        Err(why) => return second::compare(a, &subject, options, &why),
+        Err(why) => {
+            options.interrupt.go_on()?;
+            return second::compare(a, &subject, options, &why);
+        }
     };
     let found = match end_to_end::run(&subject, &samples, &options.end_to_end()) {
         Ok(found) => found,
         Err(why @ end_to_end::Error::Unsupported(_)) => {
             return second::compare(a, &subject, options, &why.to_string());
         }
+        Err(end_to_end::Error::Interrupted) => return Err(Error::Interrupted),
         Err(error) => return Err(cannot(error.to_string())),
     };
     let mut verification = Verification::with(match found.pass {

@@ -48,7 +48,7 @@ pub(super) fn samples_on(
         .any(|spec| is_open(spec) && !shapes.iter().any(|(name, _)| *name == spec.name));
     let mut unsupported = false;
     let mut runs = |sample: &Sample| -> Result<(), String> {
-        if !open || unsupported {
+        if !open || unsupported || options.interrupt.requested() {
             return Ok(());
         }
         let tried = try_run(sample);

@@ -7,6 +7,7 @@ use bnkit_model::temporary::Folder;
 
 use super::FoldAfter;
 use crate::calibrate::files;
+use crate::calibrate::options::Interrupt;
 use crate::pipeline::{self, FoldJob, Phase, Progress};
 use crate::report::{FoldReport, OutputFile};
 use crate::{Error, Result, hash};
@@ -25,6 +26,8 @@ pub(super) struct Delivery<'a> {
     pub fold: Option<&'a FoldAfter>,
     /// How the statistics were made, for the file's `metadata_props`.
     pub note: String,
+    /// Ends the fold.
+    pub interrupt: Interrupt,
 }
 
 /// What became of it.
@@ -115,6 +118,7 @@ impl Delivery<'_> {
             verify: fold.verify.clone(),
             require_end_to_end: fold.require_end_to_end,
             require_all_folded: fold.require_all_folded,
+            interrupt: self.interrupt.clone(),
             ..FoldJob::new(&path, output)
         };
         let mut report = pipeline::fold(&job, progress)?;

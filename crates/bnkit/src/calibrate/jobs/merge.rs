@@ -36,6 +36,7 @@ pub fn merge(job: &MergeJob, progress: &dyn Progress) -> Result<MergeReport> {
         hash: job.hash,
         fold: fold.as_ref(),
         note: describe(&options),
+        interrupt: job.interrupt.clone(),
     };
     delivery.check()?;
     let model = Model::open(&job.input)?;

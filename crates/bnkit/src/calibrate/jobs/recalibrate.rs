@@ -37,6 +37,7 @@ pub fn recalibrate(job: &RecalibrateJob, progress: &dyn Progress) -> Result<Reca
         hash: job.hash,
         fold: job.fold.as_ref(),
         note: note(job),
+        interrupt: job.interrupt.clone(),
     };
     delivery.check()?;
     progress.begin(Phase::Reading, None);

@@ -248,6 +248,7 @@ impl Recalibrator {
             hash: self.job.hash,
             fold: self.job.fold.as_ref().filter(|_| output.is_some()),
             note: note(&self.job),
+            interrupt: self.job.interrupt.clone(),
         }
     }
 

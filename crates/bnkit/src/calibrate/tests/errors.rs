@@ -103,6 +103,7 @@ fn damaged_partial_files_are_named() {
         hash: false,
         stability: Stability::default(),
         fold: None,
+        interrupt: Interrupt::default(),
     };
     assert_eq!(merge(&merging, &Quiet).unwrap().samples, 8);
     let good = std::fs::read_to_string(case.path("p.json")).unwrap();
