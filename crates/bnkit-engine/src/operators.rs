@@ -18,8 +18,10 @@ mod elementwise;
 mod lstm;
 mod resample;
 mod reversed;
+mod sliced;
 
 pub(crate) use reversed::hide_reversed;
+pub(crate) use sliced::hide_slices;
 
 /// The operator type of [`Align`].
 pub(crate) const ALIGN: &str = "bnkit.Align";

@@ -25,7 +25,9 @@ use crate::convolve::{self, Which};
 use crate::error::node_name;
 use crate::kernels;
 use crate::normalise::{Context, Mode, normalise, opset};
-use crate::operators::{exchange, hide_reversed, negative_padding, registry, single_step};
+use crate::operators::{
+    exchange, hide_reversed, hide_slices, negative_padding, registry, single_step,
+};
 use crate::quiet::catch;
 use crate::spec::{self, Dim, InputSpec};
 use crate::{EngineError, Perturbation, Result};
@@ -342,6 +344,7 @@ fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<Typed
         bail!("node {node} pads by a negative number");
     }
     hide_reversed(&mut typed)?;
+    hide_slices(&mut typed)?;
     if precision == Precision::F64 {
         exchange(&mut typed)?;
         convolve::exchange::<f64>(&mut typed, Which::All, &Buffers::default())?;
@@ -358,6 +361,7 @@ fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<Typed
         guarded(|| {
             let mut plain = typed.clone();
             optimize(&mut plain)?;
+            in_double(&plain, precision)?;
             plain.into_runnable()
         })
         .or_else(|_| guarded(|| typed.into_runnable()))
@@ -371,14 +375,22 @@ fn simplify(typed: &TypedModel, precision: Precision) -> TractResult<Arc<TypedRu
     guarded(|| {
         let mut simplified = typed.clone();
         declutter(&mut simplified)?;
-        if precision == Precision::F64
-            && let Some(step) = single_step(&simplified)?
-        {
-            bail!("node {step} is simplified to single precision");
-        }
+        in_double(&simplified, precision)?;
         optimize(&mut simplified)?;
+        in_double(&simplified, precision)?;
         simplified.into_runnable()
     })
+}
+
+/// Refuses a graph in which tract's rewrites brought in operators that compute in f32, where doubles are asked for. Choosing kernels
+/// simplifies, too.
+fn in_double(model: &TypedModel, precision: Precision) -> TractResult<()> {
+    if precision == Precision::F64
+        && let Some(step) = single_step(model)?
+    {
+        bail!("node {step} is simplified to single precision");
+    }
+    Ok(())
 }
 
 /// A panic as an error like any other.

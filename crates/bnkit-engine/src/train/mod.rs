@@ -318,7 +318,10 @@ fn compile(proto: &ModelProto, mut typed: TypedModel, norms: &mut [Norm]) -> Res
     }
     let mut met = vec![0; norms.len()];
     let buffers = Buffers::default();
-    let program = convolve::exchange::<f32>(&mut typed, Which::SinglePixels, &buffers)
+    // tract simplifies here as it does in eval mode, and gets the same wrong.
+    let program = crate::operators::hide_slices(&mut typed)
+        .and_then(|()| crate::operators::hide_reversed(&mut typed))
+        .and_then(|()| convolve::exchange::<f32>(&mut typed, Which::SinglePixels, &buffers))
         .and_then(|()| typed.into_decluttered())
         .and_then(|mut model| {
             convolve::exchange::<f32>(&mut model, Which::All, &buffers)?;
