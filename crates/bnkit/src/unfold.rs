@@ -13,6 +13,7 @@
 //! | `keep` | finding what was taken away |
 //! | `scaled` | weights that division gives back |
 //! | `restore` | bringing it back: nodes and wiring |
+//! | `sound` | what a file from anywhere may ask for |
 //! | `constants` | the same for constants |
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ mod keep;
 mod record;
 mod restore;
 mod scaled;
+mod sound;
 #[cfg(test)]
 mod tests;
 

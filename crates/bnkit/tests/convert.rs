@@ -392,3 +392,78 @@ fn tensors_that_an_exporter_merged_are_not_mistaken() {
     put.weights = Some(data("net.safetensors"));
     assert!(run(&put).unwrap().output.is_some());
 }
+
+/// A model of two BatchNorms with the same scale, so that both have their statistics under the same names. `mean` is what the second
+/// reads as running mean.
+fn twice(path: &Path, mean: &str) {
+    use bnkit_model::proto::{
+        GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+    };
+    use prost::Message;
+    let tensor = |name: &str, value: f32| TensorProto {
+        name: Some(name.to_owned()),
+        dims: vec![1],
+        data_type: Some(1),
+        raw_data: Some(value.to_le_bytes().to_vec().into()),
+        ..TensorProto::default()
+    };
+    let value = |name: &str| ValueInfoProto {
+        name: Some(name.to_owned()),
+        ..ValueInfoProto::default()
+    };
+    let node = |data: &str, mean: &str, variance: &str, output: &str| NodeProto {
+        op_type: Some("BatchNormalization".to_owned()),
+        input: [data, "bn.weight", "bn.bias", mean, variance]
+            .map(str::to_owned)
+            .to_vec(),
+        output: vec![output.to_owned()],
+        name: Some(format!("node of {output}")),
+        ..NodeProto::default()
+    };
+    let names = ["bn.weight", "bn.bias", "mean", "variance", "mean2"];
+    let model = ModelProto {
+        ir_version: Some(8),
+        graph: Some(GraphProto {
+            name: Some("twice".to_owned()),
+            node: vec![
+                node("x", "mean", "variance", "y"),
+                node("y", mean, "variance", "z"),
+            ],
+            initializer: names.map(|name| tensor(name, 1.0)).to_vec(),
+            input: vec![value("x")],
+            output: vec![value("z")],
+            ..GraphProto::default()
+        }),
+        opset_import: vec![OperatorSetIdProto {
+            domain: None,
+            version: Some(17),
+        }],
+        ..ModelProto::default()
+    };
+    std::fs::write(path, model.encode_to_vec()).unwrap();
+}
+
+#[test]
+fn statistics_that_cannot_be_told_apart_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("twice.onnx");
+    let stats = || ConvertJob {
+        stats_only: true,
+        ..job(&model, dir.path().join("out.safetensors"))
+    };
+    let node = "node \"node of z\" (BatchNormalization): running_mean: ";
+    for (mean, why) in [
+        ("", "the input is missing"),
+        ("x", "it is computed from \"x\", which is not constant"),
+        (
+            "mean2",
+            "another tensor would be called \"bn.running_mean\", too",
+        ),
+    ] {
+        twice(&model, mean);
+        refuses(&stats(), &["twice.onnx", node, why]);
+    }
+    // Both read one and the same.
+    twice(&model, "mean");
+    assert_eq!(run(&stats()).unwrap().tensors, 2);
+}

@@ -14,6 +14,7 @@
 use bnkit_engine::Moments;
 use serde::{Deserialize, Serialize};
 
+use super::observe::MOST;
 use super::options::{Convention, Method, MethodOptions};
 use crate::{Error, Result};
 
@@ -229,13 +230,30 @@ impl Estimate {
         }
     }
 
-    /// Whether all its vectors are for so many channels.
-    pub(crate) fn has_channels(&self, channels: usize) -> bool {
-        let second = match self {
-            Self::Precise { m2, .. } => m2,
-            Self::Average { variance, .. } | Self::Ema { variance, .. } => variance,
+    /// Whether it can have been seen: all its vectors are for so many channels, and no count, weight or variance is beyond what it is.
+    pub(crate) fn is_sound(&self, channels: usize) -> bool {
+        let (sound, mean, squares) = match self {
+            Self::Precise { count, mean, m2 } => (*count <= MOST, mean, m2),
+            Self::Average {
+                updates,
+                mean,
+                variance,
+            } => (*updates <= MOST, mean, variance),
+            Self::Ema {
+                history,
+                keep,
+                mean,
+                variance,
+            } => {
+                let weights = (0.0..1.0).contains(history) && (0.0..=1.0).contains(keep);
+                (weights, mean, variance)
+            }
         };
-        self.channels() == channels && second.len() == channels
+        sound
+            && mean.len() == channels
+            && squares.len() == channels
+            && mean.iter().all(|x| x.is_finite())
+            && squares.iter().all(|x| x.is_finite() && *x >= 0.0)
     }
 }
 

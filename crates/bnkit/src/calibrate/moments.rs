@@ -14,7 +14,7 @@ use bnkit_engine::Moments as OfChannels;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::observe::{Calls, Seen, State};
+use super::observe::{Calls, MOST, Seen, State};
 use super::options::{Convention, Method};
 use crate::{Error, Result};
 
@@ -271,27 +271,27 @@ impl Collected {
         let target = |layer: usize| matches!(about.targets.get(layer), Some(Some(_)));
         let states = self.states.iter().enumerate().all(|(layer, state)| {
             let fits = |state: &State| {
-                state.estimate.is_of(about.method)
-                    && channels(layer).is_some_and(|channels| state.has_channels(channels))
+                channels(layer).is_some_and(|channels| state.is_sound(about.method, channels))
             };
             state.is_some() == target(layer) && state.as_ref().is_none_or(fits)
         });
-        let later = self.later.values().flat_map(|batch| &batch.calls);
-        let mut finite = true;
-        let later = later.into_iter().all(|call| {
-            let values = call.mean.iter().chain(&call.m2);
-            finite &= values.into_iter().all(|value| value.is_finite());
+        let sound = |call: &Call| {
             target(call.layer)
                 && channels(call.layer) == Some(call.mean.len())
                 && call.mean.len() == call.m2.len()
-        });
+                && call.count <= MOST
+                && call.mean.iter().all(|value| value.is_finite())
+                && call.m2.iter().all(|m2| m2.is_finite() && *m2 >= 0.0)
+        };
+        let later = (self.later.values())
+            .all(|batch| batch.samples <= MOST && batch.calls.iter().all(sound));
         let behind = |&index: &u64| index > self.digests.len() as u64 && index < u64::MAX;
         self.states.len() == about.layers.len()
             && about.targets.len() == about.layers.len()
             && self.convention == about.convention
             && states
             && later
-            && finite
+            && self.samples.max(self.largest) <= MOST
             && self.later.keys().all(behind)
     }
 }

@@ -13,6 +13,9 @@ use super::sampling::{Errors, Spread, Verdict, judge};
 use crate::pipeline::{Phase, Progress};
 use crate::{Error, Result};
 
+/// No count in a file is larger: those of all files that a command line names can be added, and f64 has each of them.
+pub(crate) const MOST: u64 = 1 << 53;
+
 /// What was seen of one module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
@@ -27,9 +30,13 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Whether all its vectors are for so many channels.
-    pub(crate) fn has_channels(&self, channels: usize) -> bool {
-        self.estimate.has_channels(channels) && self.spread.has_channels(channels)
+    /// Whether this method can have seen it, with so many channels: for states that come from a file.
+    pub(crate) fn is_sound(&self, method: Method, channels: usize) -> bool {
+        self.estimate.is_of(method)
+            && self.estimate.is_sound(channels)
+            && self.spread.is_sound(channels)
+            && self.elements <= MOST
+            && (self.history).is_none_or(|history| (0.0..1.0).contains(&history))
     }
 
     /// Takes what another run saw of the batches behind these.

@@ -4,6 +4,7 @@
 //! cut. Numbers are written so that they are read back exactly. A file is complete or not there at all; one that an interrupted job
 //! left says so itself.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use bnkit_model::onnx::{Model, Payload};
@@ -14,12 +15,14 @@ use sha2::{Digest, Sha256};
 
 use super::files;
 use super::modules::Module;
-use super::observe::{Seen, State};
+use super::observe::{MOST, Seen, State};
 use super::options::{Convention, Method, MethodOptions, Selection, Shard};
 use super::report::PartialFile;
 use crate::{Error, Result, hash};
 
 const SCHEMA: &str = "bnkit.partial/1";
+/// How many missing shards an error names.
+const NAMED: usize = 16;
 
 /// What one shard saw.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -210,21 +213,9 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Together> {
             )));
         }
     }
-    let here = |index: usize| {
-        partials
-            .iter()
-            .any(|(_, partial)| partial.shard.index == index)
-    };
-    let count = first.shard.count;
-    let missing: Vec<String> = (1..=count)
-        .filter(|&index| !here(index))
-        .map(|index| format!("{index}/{count}"))
-        .collect();
-    if !missing.is_empty() {
-        return Err(Error::Request(format!(
-            "missing shards: {}",
-            missing.join(", ")
-        )));
+    let here = partials.iter().map(|(_, partial)| partial.shard.index);
+    if let Some(missing) = missing(here.collect(), first.shard.count) {
+        return Err(Error::Request(format!("missing shards: {missing}")));
     }
     let files = partials
         .iter()
@@ -258,6 +249,19 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Together> {
     Ok(Together { job, seen, files })
 }
 
+/// The shards that are not among these, in words. How many there should be is what a file claims.
+fn missing(here: BTreeSet<usize>, count: usize) -> Option<String> {
+    let left = count - here.len();
+    let absent = (1..=count).filter(|index| !here.contains(index));
+    let names = absent.take(NAMED).map(|index| format!("{index}/{count}"));
+    let names = names.collect::<Vec<_>>().join(", ");
+    match left {
+        0 => None,
+        1..=NAMED => Some(names),
+        _ => Some(format!("{names} and {} more", left - NAMED)),
+    }
+}
+
 fn read(path: &Path) -> Result<Partial> {
     let bytes = read_bytes(path, Limits::get().partial_bytes)?;
     let wrong = |message: String| Error::from(ModelError::invalid(message).in_file(path));
@@ -283,10 +287,11 @@ fn read(path: &Path) -> Result<Partial> {
         .all(|(state, layer)| {
             state
                 .as_ref()
-                .is_none_or(|state| state.has_channels(layer.2))
+                .is_none_or(|state| state.is_sound(partial.job.method, layer.2))
         });
     if partial.states.len() != partial.job.layers.len()
         || !fits
+        || partial.batches.max(partial.samples) > MOST
         || !(1..=shard.count).contains(&shard.index)
     {
         return Err(wrong(

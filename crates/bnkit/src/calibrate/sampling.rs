@@ -10,6 +10,7 @@
 use bnkit_engine::Moments;
 use serde::{Deserialize, Serialize};
 
+use super::observe::MOST;
 use super::options::{Method, Stability};
 
 /// How the values of the batches of one module spread.
@@ -75,9 +76,16 @@ impl Spread {
         self.merge(&one);
     }
 
-    /// Whether it is of so many channels, or of nothing yet.
-    pub(crate) fn has_channels(&self, channels: usize) -> bool {
-        self.channels.len() == if self.batches == 0 { 0 } else { channels }
+    /// Whether it can have been seen, of so many channels, or of nothing yet.
+    pub(crate) fn is_sound(&self, channels: usize) -> bool {
+        let finite = |channel: &Channel| {
+            let c = channel;
+            let all = [c.origin, c.d, c.y, c.v, c.dd, c.dy, c.yy, c.vv];
+            all.iter().all(|x| x.is_finite())
+        };
+        self.batches <= MOST
+            && self.channels.len() == if self.batches == 0 { 0 } else { channels }
+            && self.channels.iter().all(finite)
     }
 
     /// Takes what was seen of other batches of the same module.

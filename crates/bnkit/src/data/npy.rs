@@ -97,9 +97,10 @@ fn array(mut reader: impl Read, room: u64) -> Result<Tensor> {
     }
     let size = dtype.size().unwrap_or(1);
     let mut bytes = vec![];
-    reader
-        .take(header.length)
-        .read_to_end(&mut bytes)
+    let mut elements = reader.by_ref().take(header.length);
+    // An archive compares its checksum only where an entry ends.
+    (elements.read_to_end(&mut bytes))
+        .and_then(|_| reader.read(&mut [0]))
         .map_err(|error| Error::invalid(format!("the array cannot be read: {error}")))?;
     if bytes.len() as u64 != header.length {
         return Err(Error::invalid(format!(
@@ -179,26 +180,51 @@ mod tests {
         assert!(error.to_string().contains("cut off"), "{error}");
     }
 
+    /// An archive of `[1, 2]` under each name.
+    fn npz(names: &[&str]) -> Vec<u8> {
+        let tensor = Tensor::from_f64(DType::F32, vec![2], &[1.0, 2.0]).unwrap();
+        let named: Vec<_> = names
+            .iter()
+            .map(|&name| (name.to_owned(), tensor.clone()))
+            .collect();
+        write_archive(&named).unwrap()
+    }
+
+    fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+        let mut changed = 0;
+        for at in 0..bytes.len() - from.len() {
+            if bytes[at..].starts_with(from) {
+                bytes[at..][..to.len()].copy_from_slice(to);
+                changed += 1;
+            }
+        }
+        assert!(changed > 0);
+    }
+
     #[test]
     fn an_archive_keeps_its_names() {
-        let mut bytes = std::io::Cursor::new(vec![]);
-        let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
-        for name in ["x10", "x9"] {
-            use npyz::WriterBuilder;
-            let mut writer = archive
-                .array(name, Default::default())
-                .unwrap()
-                .default_dtype()
-                .shape(&[2])
-                .begin_nd()
-                .unwrap();
-            writer.extend([1.0f32, 2.0]).unwrap();
-            writer.finish().unwrap();
-        }
-        drop(archive);
-        bytes.set_position(0);
-        let named = read_archive(bytes).unwrap();
+        let named = read_archive(Cursor::new(npz(&["x10", "x9"]))).unwrap();
         assert_eq!(named[0].0, "x9");
         assert_eq!(named[1].1.to_f64().unwrap(), [1.0, 2.0]);
+    }
+
+    #[test]
+    fn archives_that_are_damaged_are_errors_that_name_the_array() {
+        let error = |bytes: Vec<u8>| read_archive(Cursor::new(bytes)).unwrap_err().to_string();
+        let whole = npz(&["first", "other"]);
+        assert!(error(whole[..40].to_vec()).starts_with("not a NumPy archive: "));
+        // Another checksum in the first entry of the directory.
+        let mut bytes = whole.clone();
+        let entry = bytes.windows(4).position(|four| four == b"PK\x01\x02");
+        bytes[entry.unwrap() + 16] ^= 1;
+        let found = error(bytes);
+        assert!(
+            found.starts_with("array \"first\": the array cannot be read: "),
+            "{found}"
+        );
+        let mut bytes = whole.clone();
+        replace(&mut bytes, b"other.npy", b"first.npy");
+        let found = error(bytes);
+        assert_eq!(found, "array \"first\": the archive has two of this name");
     }
 }

@@ -23,11 +23,14 @@ impl Restorer<'_> {
                 constant.value.name
             ))
         };
-        let count: usize = constant.dims.iter().product();
+        let count = constant
+            .dims
+            .iter()
+            .try_fold(1, |n: usize, &dim| n.checked_mul(dim));
         let (dtype, recipe) = match &constant.content {
             Content::Stored { tensor } => {
                 let tensor = self.stored(tensor)?;
-                if tensor.len() != count {
+                if Some(tensor.len()) != count {
                     return Err(wrong("another number of elements than its shape says"));
                 }
                 (tensor.dtype(), Recipe::values(tensor.to_f64()?))

@@ -12,6 +12,7 @@ use bnkit_model::onnx::{
 
 use super::keep::fingerprint;
 use super::record::*;
+use super::sound;
 use crate::{Error, Result};
 
 /// Undoes the fold in `model`.
@@ -24,6 +25,7 @@ pub(super) fn restore(
     tensors: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
     let mut restorer = Restorer::new(model, tensors)?;
+    sound::nodes(&restorer, record)?;
     let mut nodes = HashMap::new();
     let added = record.added.iter();
     for node in added.chain(record.changed.iter().map(|changed| &changed.node)) {
@@ -64,13 +66,7 @@ pub(super) fn restore(
         restorer.inputs(nodes[&changed.node], changed)?;
     }
     restorer.sweep(read)?;
-    match restorer.model.dangling() {
-        None => Ok(()),
-        Some(value) => Err(Error::Request(format!(
-            "the statistics do not fit the model: nothing would compute \"{}\"",
-            restorer.model.value(value).name
-        ))),
-    }
+    sound::model(restorer.model)
 }
 
 pub(super) struct Restorer<'m> {
@@ -255,7 +251,9 @@ impl<'m> Restorer<'m> {
     }
 
     fn constant(&mut self, reference: &ValueRef, tensor: NewTensor) -> Result<()> {
-        if let Some(&value) = self.values.get(reference) {
+        let stands = |value: &&ValueId| self.model.value(**value).origin != Origin::Removed;
+        if let Some(&value) = self.values.get(reference).filter(stands) {
+            sound::constant(self.model, value)?;
             return Ok(self.model.apply(&[Edit::SetConstant { value, tensor }])?);
         }
         let scope = self.scope(&reference.scope)?;

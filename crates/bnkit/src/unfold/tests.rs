@@ -1,5 +1,7 @@
 //! The way back, on models small enough to check by hand.
 
+mod damaged;
+
 use std::path::PathBuf;
 
 use bnkit_model::onnx::{Model, Precision};

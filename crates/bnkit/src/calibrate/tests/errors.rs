@@ -106,20 +106,151 @@ fn damaged_partial_files_are_named() {
         interrupt: Interrupt::default(),
     };
     assert_eq!(merge(&merging, &Quiet).unwrap().samples, 8);
+    std::fs::remove_file(case.path("out.onnx")).unwrap();
     let good = std::fs::read_to_string(case.path("p.json")).unwrap();
-    for (from, to) in [
-        ("bnkit.partial/1", "bnkit.partial/2"),
-        ("\"m2\":[", "\"m2\":[1.0,"),
-        ("\"index\":1", "\"index\":2"),
-        ("\"states\":[", "\"states\":[null,"),
-        ("\"complete\":true,", ""),
-        ("}", ""),
-    ] {
-        assert!(good.contains(from), "{from}");
-        std::fs::write(case.path("p.json"), good.replacen(from, to, 1)).unwrap();
+    let refused = |text: String| {
+        std::fs::write(case.path("p.json"), text).unwrap();
         let found = merge(&merging, &Quiet).unwrap_err().to_string();
-        assert!(found.contains("p.json"), "{found}");
+        assert!(!case.path("out.onnx").exists(), "{found}");
+        let path = format!("{}: ", case.path("p.json").display());
+        found.strip_prefix(&path).expect(&found).to_owned()
+    };
+    let unfit = "a damaged partial file: its parts do not fit together";
+    let most = u64::MAX.to_string();
+    for (from, to, expected) in [
+        (
+            "bnkit.partial/1",
+            "bnkit.partial/2",
+            "expected schema bnkit.partial/1, found \"bnkit.partial/2\"",
+        ),
+        ("\"m2\":[", "\"m2\":[1.0,", unfit),
+        ("\"m2\":[", "\"m2\":[-", unfit),
+        (
+            "\"count\":8,\"mean\"",
+            &format!("\"count\":{most},\"mean\""),
+            unfit,
+        ),
+        ("\"elements\":8", &format!("\"elements\":{most}"), unfit),
+        ("\"samples\":8", &format!("\"samples\":{most}"), unfit),
+        (
+            "\"batches\":2,\"channels\"",
+            &format!("\"batches\":{most},\"channels\""),
+            unfit,
+        ),
+        ("\"method\":\"precise\"", "\"method\":\"average\"", unfit),
+        ("\"history\":null", "\"history\":1.0", unfit),
+        ("\"index\":1", "\"index\":2", unfit),
+        ("\"states\":[", "\"states\":[null,", unfit),
+        (
+            "\"complete\":true,",
+            "",
+            "a damaged partial file: missing field `complete`",
+        ),
+        (
+            "{",
+            "",
+            "not a partial file: invalid type: string \"schema\"",
+        ),
+    ] {
+        assert!(good.contains(from), "{from} in {good}");
+        let found = refused(good.replacen(from, to, 1));
+        assert!(found.starts_with(expected), "{found}");
     }
+    // A file claims how many shards there are; nothing is done as often.
+    std::fs::write(
+        case.path("p.json"),
+        good.replacen("\"count\":1", &format!("\"count\":{most}"), 1),
+    )
+    .unwrap();
+    let found = merge(&merging, &Quiet).unwrap_err().to_string();
+    assert!(
+        found.starts_with(&format!("missing shards: 2/{most}, 3/{most}, "))
+            && found.ends_with(&format!(", 17/{most} and {} more", u64::MAX - 17)),
+        "{found}"
+    );
+}
+
+#[test]
+fn partial_files_that_are_not_of_one_job_are_not_put_together() {
+    let case = Case::new(&net(), &[8, 2], &data(16));
+    let paths = [case.path("1.json"), case.path("2.json")];
+    for (index, path) in (1..).zip(&paths) {
+        let mut job = case.job(Method::Precise);
+        job.partial = Some(path.clone());
+        job.shard = Shard { index, count: 2 };
+        recalibrate(&job, &Quiet).unwrap();
+    }
+    let mut merging = MergeJob {
+        partials: paths.to_vec(),
+        input: case.path("net.onnx"),
+        output: Some(case.path("out.onnx")),
+        force: false,
+        hash: false,
+        stability: Stability::default(),
+        fold: None,
+    };
+    let refused = |merging: &MergeJob| {
+        let found = merge(merging, &Quiet).unwrap_err().to_string();
+        assert!(!case.path("out.onnx").exists(), "{found}");
+        found
+    };
+    let good = std::fs::read_to_string(&paths[1]).unwrap();
+    let [one, two] = paths.each_ref().map(|path| path.display());
+    for (from, to, what) in [
+        ("\"model\":\"", "\"model\":\"0", "the model"),
+        ("[\"y\",", "[\"z\",", "the layers"),
+        (
+            "\"convention\":\"onnx\"",
+            "\"convention\":\"torch\"",
+            "the convention or the momentum",
+        ),
+        (
+            "\"batch_size\":4",
+            "\"batch_size\":5",
+            "the batch size or the number of batches",
+        ),
+        ("\"shuffle\":null", "\"shuffle\":7", "a seed"),
+        (
+            "\"assume_constant\":false",
+            "\"assume_constant\":true",
+            "an option",
+        ),
+        ("\"count\":2}", "\"count\":3}", "the number of shards"),
+    ] {
+        assert!(good.contains(from), "{from} in {good}");
+        std::fs::write(&paths[1], good.replacen(from, to, 1)).unwrap();
+        assert_eq!(
+            refused(&merging),
+            format!("{two}: it is of another job than {one}: {what} differs")
+        );
+    }
+    std::fs::write(&paths[1], &good).unwrap();
+    merging.partials = vec![paths[1].clone()];
+    assert_eq!(refused(&merging), "missing shards: 1/2");
+    merging.partials = vec![paths[0].clone(), paths[1].clone(), paths[0].clone()];
+    assert_eq!(
+        refused(&merging),
+        format!("shard 1/2 is there twice: {one} and {one}")
+    );
+    merging.partials = Vec::new();
+    assert_eq!(refused(&merging), "no partial files to merge");
+    // One that kept a layer, beside one that did not.
+    let state = good.find("\"states\":[").unwrap();
+    std::fs::write(&paths[1], format!("{}\"states\":[null]}}", &good[..state])).unwrap();
+    merging.partials = paths.to_vec();
+    assert_eq!(refused(&merging), format!("{two}: it is of other layers"));
+    // And one of another model.
+    std::fs::write(&paths[1], &good).unwrap();
+    let other = fresh(Net::new("x", &[-1, 2]), "g", "b", "m", "v")
+        .node("BatchNormalization", &["x", "g", "b", "m", "v"], "y")
+        .output("y");
+    std::fs::write(case.path("net.onnx"), other.bytes()).unwrap();
+    let found = refused(&merging);
+    let start = format!(
+        "{}: it is not the model that the shards were made with",
+        case.path("net.onnx").display()
+    );
+    assert!(found.starts_with(&start), "{found}");
 }
 
 #[test]

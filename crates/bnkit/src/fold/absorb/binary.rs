@@ -75,15 +75,18 @@ fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer
         None if is_constant(1) => 0,
         None if is_constant(0) => 1,
         _ => {
-            let message = format!(
-                "{} combines two values, none of them constant",
-                context.model.describe(node)
-            );
-            return Err(Refusal::new("no-absorber", message)
-                .with("node", context.model.label(node))
-                .into());
+            return unfit(context, node, "combines two values, none of them constant");
         }
     };
+    // What nobody reads, and a step on the way to a constant (what reads the result evaluates it), may be gone when all is done:
+    // an affine in it would be lost.
+    let output = context.model.node(node).output(0);
+    if output.is_none_or(|output| context.model.value(output).uses.is_empty()) {
+        return unfit(context, node, "is read by nobody");
+    }
+    if is_constant(data_slot) {
+        return unfit(context, node, "is constant itself");
+    }
     let constant_slot = 1 - data_slot;
     let dtype = context.weight(node, constant_slot)?.dtype;
     let Some(constant) = context.optional(node, constant_slot)? else {
@@ -158,6 +161,13 @@ fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer
     })
 }
 
+/// The refusal of a node that absorbs nothing.
+fn unfit<T>(context: &Context<'_>, node: NodeId, why: &str) -> Answer<T> {
+    let message = format!("{} {why}", context.model.describe(node));
+    let refusal = Refusal::new("no-absorber", message);
+    Err(refusal.with("node", context.model.label(node)).into())
+}
+
 /// The axis of the data that the constant's first axis is aligned with; `None` if the rank is not known.
 fn first_axis(
     context: &Context<'_>,
@@ -206,24 +216,6 @@ fn first_axis(
 /// The affine that the node itself is, and the slot of its data.
 pub(crate) fn constant_affine(context: &Context<'_>, node: NodeId) -> Answer<(usize, Affine)> {
     let binary = read(context, node, None)?;
-    let data = context.input(node, binary.data_slot)?;
-    if context.constants().is_constant(data) {
-        // A step on the way to a constant: what reads the result evaluates it.
-        return refuse(
-            "no-absorber",
-            format!("{} is constant itself", context.model.describe(node)),
-        );
-    }
-    let output = context.model.node(node).output(0);
-    if output.is_some_and(|output| context.model.value(output).uses.is_empty()) {
-        return refuse(
-            "no-absorber",
-            format!(
-                "nobody reads what {} computes",
-                context.model.describe(node)
-            ),
-        );
-    }
     let first_is_data = binary.data_slot == 0;
     let of = |f: &dyn Fn(f64) -> (f64, f64)| {
         let (scale, shift): (Vec<f64>, Vec<f64>) = binary.values.iter().map(|&c| f(c)).unzip();

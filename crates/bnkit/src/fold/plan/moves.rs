@@ -181,10 +181,17 @@ fn takes_over(model: &Model, input: ValueId, output: ValueId) -> Answer<bool> {
     .into())
 }
 
-/// The output of a site; its other outputs must be gone.
+/// The output of a site; its other outputs must be gone. Somebody must read it: of what leads nowhere, parts may be gone when all is
+/// done, and what they absorbed with them.
 pub(super) fn sole_output(context: &Context<'_>, site: NodeId) -> Answer<ValueId> {
     let outputs = &context.model.node(site).outputs;
     match *outputs.as_slice() {
+        [Some(output)] if context.model.value(output).uses.is_empty() => {
+            let message = format!("{} is read by nobody", context.model.describe(site));
+            Err(Refusal::new("no-absorber", message)
+                .with("node", context.model.label(site))
+                .into())
+        }
         [Some(output)] => Ok(output),
         _ => Err(Refusal::new(
             "training-output-read",
@@ -194,5 +201,94 @@ pub(super) fn sole_output(context: &Context<'_>, site: NodeId) -> Answer<ValueId
             ),
         )
         .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fold::{Options, plan};
+    use crate::verify::algebra;
+    use crate::verify::nets::Net;
+
+    /// What a fold of everything that may be asked for does, proved: where the BatchNorm went, or why it stays.
+    fn decide(net: Net) -> String {
+        let original = net.model();
+        let options = Options {
+            through_branches: true,
+            aggressive: true,
+            ..Options::default()
+        };
+        let plan = plan(&original, &options).unwrap();
+        let checked = algebra::check(&original, plan.apply(), &plan.routes).unwrap();
+        assert!(checked.failures.is_empty(), "{:?}", checked.failures);
+        let site = &plan.sites[0];
+        match &site.refusal {
+            None => format!("into {}", site.into.join(", ")),
+            Some(refusal) => refusal.message.clone(),
+        }
+    }
+
+    /// A network with a BatchNorm's parameters and two constants.
+    fn net() -> Net {
+        Net::new("x", &[1, 2, 4, 4])
+            .constant("g", &[2], &[1.5, 4.0])
+            .constant("b", &[2], &[0.5, 0.25])
+            .constant("m", &[2], &[0.25, 1.0])
+            .constant("v", &[2], &[3.0, 2.0])
+            .constant("one", &[1], &[1.5])
+            .constant("image", &[1, 2, 1, 1], &[0.5, 2.0])
+    }
+
+    const PARAMETERS: [&str; 4] = ["g", "b", "m", "v"];
+
+    fn batch_norm(net: Net, data: &str, output: &str) -> Net {
+        let [g, b, m, v] = PARAMETERS;
+        net.node("BatchNormalization", &[data, g, b, m, v], output)
+    }
+
+    #[test]
+    fn what_leads_nowhere_absorbs_nothing() {
+        // Nobody reads the BatchNorm: what stands before it would be gone with it.
+        let dead = batch_norm(net().node("Sub", &["x", "one"], "sub"), "sub", "bn");
+        let dead = dead.node("Relu", &["x"], "y").output("y");
+        assert_eq!(
+            decide(dead),
+            "node \"bn\" (BatchNormalization) is read by nobody"
+        );
+        // An Identity, and the ratio of a Dropout, are read by nobody once they are gone.
+        for (operator, reader) in [("Identity", vec!["sub"]), ("Dropout", vec!["z", "sub"])] {
+            let net = batch_norm(net().input("z", Some(&[1, 2, 4, 4])), "x", "bn").node(
+                "Sub",
+                &["bn", "image"],
+                "sub",
+            );
+            let net = net
+                .node(operator, &reader, "gone")
+                .node("Relu", &["z"], "y");
+            assert_eq!(
+                decide(net.output("y")),
+                "node \"sub\" (Sub) is read by nobody",
+                "{operator}"
+            );
+        }
+        // Read, it absorbs.
+        let net = net().constant("w", &[2, 2, 1, 1], &[1.0, 2.0, 3.0, 4.0]);
+        let net = net.node("Conv", &["x", "w"], "conv");
+        let net = batch_norm(net.node("Sub", &["conv", "one"], "sub"), "sub", "bn");
+        assert_eq!(
+            decide(net.node("Relu", &["bn"], "y").output("y")),
+            "into sub, conv"
+        );
+    }
+
+    #[test]
+    fn a_step_on_the_way_to_a_constant_absorbs_nothing() {
+        let net = net().constant("two", &[1, 2, 1, 1], &[2.0, 3.0]);
+        let net = net.constant("w", &[2, 2, 1, 1], &[1.0, 2.0, 3.0, 4.0]);
+        let net = net.node("Sub", &["image", "two"], "sub");
+        let net = batch_norm(net, "sub", "constant").node("Conv", &["x", "w"], "conv");
+        let net = net.node("Add", &["conv", "constant"], "sum");
+        let net = batch_norm(net, "sum", "y").output("y");
+        assert_eq!(decide(net), "node \"sub\" (Sub) is constant itself");
     }
 }
