@@ -1,6 +1,6 @@
 //! Gemm: Y = alpha·op(A)·op(B) + beta·C, with C broadcast to (M, N).
 
-use bnkit_model::onnx::{AttributeValue, Edit, NodeId, TensorDef};
+use bnkit_model::onnx::{Edit, NodeId, TensorDef};
 
 use super::quantised::{self, put_bias, scale_weight};
 use super::{Absorber, Absorption, rule};
@@ -144,6 +144,11 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
         edits.extend(new_addend(context, node, &gemm, None, |column, addend| {
             addend + gemm.alpha * sums[column]
         })?);
+    } else if let Ok(Some(addend)) = context.optional(node, 2)
+        && !addend.values.iter().all(|value| value.is_finite())
+    {
+        // It stays as it is, but what it computes proves nothing about the rest.
+        return refuse("range", "C has NaN or infinite elements");
     }
     debug_assert_eq!(gemm.outer * gemm.inner, gemm.b.len());
     Ok(Absorption::whole(edits, 0, &affine))
@@ -158,12 +163,8 @@ fn new_addend(
     f: impl Fn(usize, f64) -> f64,
 ) -> Answer<Vec<Edit>> {
     let columns = gemm.columns();
-    // With beta = 0 the addend is not read, whatever it is.
-    let old = if gemm.beta == 0.0 {
-        None
-    } else {
-        quantised::bias(context, node, 2)?
-    };
+    // With beta = 0 the addend is not read, whatever constant it is.
+    let old = quantised::bias(context, node, 2)?.filter(|_| gemm.beta != 0.0);
     let (dims, values) = match &old {
         None => (vec![], vec![0.0]),
         Some(old) => (old.dims.clone(), old.values.clone()),
@@ -178,6 +179,9 @@ fn new_addend(
         let what = format!("has a C of shape {dims:?}, expected {columns} columns");
         return Err(mismatch(context, node, what));
     }
+    if values.is_empty() {
+        return refuse("broadcast", format!("C has shape {dims:?}"));
+    }
     let at = |row: usize, column: usize| {
         gemm.beta * values[row * width + if width == 1 { 0 } else { column }]
     };
@@ -188,10 +192,19 @@ fn new_addend(
     if old.is_none() && result.iter().all(|&value| value == 0.0) {
         return Ok(Vec::new());
     }
-    let dims = if rows == 1 {
-        vec![columns]
-    } else {
-        vec![rows, columns]
+    if !result.iter().all(|value| value.is_finite()) {
+        return refuse("range", "C has NaN or infinite elements");
+    }
+    // Before opset 7 C is broadcast only if an attribute says so; else it has the shape of the output, and keeps it.
+    let broadcasts = context.opset(node) >= 7 || context.int(node, "broadcast", 0)? != 0;
+    let whole = vec![rows, columns];
+    if !broadcasts && old.as_ref().is_none_or(|old| old.dims != whole) {
+        let what = format!("{} does not broadcast its C", context.model.describe(node));
+        return refuse("broadcast", what);
+    }
+    let dims = match rows == 1 && broadcasts {
+        true => vec![columns],
+        false => whole,
     };
     let mut edits = put_bias(
         context,
@@ -204,14 +217,6 @@ fn new_addend(
         edits.push(Edit::RemoveAttribute {
             node,
             name: "beta".to_owned(),
-        });
-    }
-    if context.opset(node) < 7 && rows == 1 {
-        // Before opset 7 C is broadcast only if this attribute says so.
-        edits.push(Edit::SetAttribute {
-            node,
-            name: "broadcast".to_owned(),
-            value: AttributeValue::Int(1),
         });
     }
     Ok(edits)

@@ -277,7 +277,7 @@ mod tests {
         let net = batch_norm(net.node("Sub", &["conv", "one"], "sub"), "sub", "bn");
         assert_eq!(
             decide(net.node("Relu", &["bn"], "y").output("y")),
-            "into sub, conv"
+            "into conv"
         );
     }
 
