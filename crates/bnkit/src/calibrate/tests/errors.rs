@@ -188,6 +188,7 @@ fn partial_files_that_are_not_of_one_job_are_not_put_together() {
         hash: false,
         stability: Stability::default(),
         fold: None,
+        interrupt: Interrupt::default(),
     };
     let refused = |merging: &MergeJob| {
         let found = merge(merging, &Quiet).unwrap_err().to_string();
