@@ -1,5 +1,6 @@
 //! Tiny models: a right fold passes, wrong ones do not, and neither does rounding count as wrong.
 
+use bnkit_model::DType;
 use prost::Message;
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
