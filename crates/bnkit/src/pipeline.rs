@@ -167,7 +167,7 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         record(&mut plan, job, &report)?;
         // Before the model, as all that belongs to it: a folded model without its statistics cannot be undone.
         if let Some(stats) = &job.keep_stats {
-            files::write(stats, job.force, &plan.kept_stats()?)?;
+            files::write(stats, job.force, &plan.kept_stats(&model)?)?;
             report.kept_stats = Some(stats.display().to_string());
         }
         report.output = Some(write(&plan, output, job, progress)?);

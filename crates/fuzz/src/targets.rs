@@ -99,7 +99,7 @@ pub fn fold(bytes: &[u8]) {
             };
             assert!(failures.is_empty(), "{failures:?}");
         }
-        let _ = plan.kept_stats();
+        let _ = plan.kept_stats(&model);
         with_file("model.onnx", bytes, |path| {
             let _ = inspect::inspect(path, &options, false);
             let out = path.with_file_name("out.onnx");

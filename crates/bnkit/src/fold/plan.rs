@@ -61,8 +61,8 @@ pub struct Options {
 pub struct Plan {
     /// The model with everything done; computed tensors are recipes until they are written.
     folded: Model,
-    /// The model before the first affine moved, in eval mode: what an undo goes back to.
-    prepared: Model,
+    /// What was asked for, with all that was left alone: what an undo goes back to is made of it once more, by [`prepare`].
+    options: Options,
     /// Every BatchNorm, in graph order.
     pub sites: Vec<Site>,
     /// Chains of Mul, Add, Sub and Div by constants that are per channel or folded, in graph order.
@@ -97,12 +97,15 @@ impl Plan {
         self.folded = folded;
     }
 
-    /// What [`unfold`](crate::unfold) needs to bring the BatchNorms back: the bytes of a safetensors file.
+    /// What [`unfold`](crate::unfold) needs to bring the BatchNorms back: the bytes of a safetensors file. `original` is the model
+    /// that was planned for.
     ///
     /// # Errors
     /// If something was done that cannot be undone, naming the node, or a tensor cannot be read.
-    pub fn kept_stats(&self) -> Result<Vec<u8>> {
-        unfold::kept(&self.prepared, &self.folded, &self.sites)
+    pub fn kept_stats(&self, original: &Model) -> Result<Vec<u8>> {
+        let order = graph_order(original)?;
+        let (planner, _) = prepare(original, &self.options, &self.options.left_alone, &order)?;
+        unfold::kept(&planner.model, &self.folded, &self.sites)
     }
 
     /// Puts an entry into the folded model's `metadata_props`.
@@ -131,48 +134,11 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan> {
 /// # Errors
 /// As [`plan`].
 pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>) -> Result<Plan> {
-    let choice = Choice::new(&options.only, &options.skip)?;
     let left_out = &(left_out | &options.left_alone);
-    let types = Types::derive(model);
-    let mut planner = Planner {
-        original: model,
-        model: model.clone(),
-        types,
-        options,
-        left_out,
-        sites: Vec::new(),
-        site_of: HashMap::new(),
-        routes: Vec::new(),
-        errors: Vec::new(),
-        affines_folded: 0,
-        chains: Chains::default(),
-    };
-    let nodes_before = model.nodes().count();
-    let mut order = Vec::new();
-    for (scope, _) in model.scopes() {
-        order.extend(model.topological_order(scope)?);
-    }
-    let batch_norms: Vec<NodeId> = order
-        .iter()
-        .copied()
-        .filter(|&node| is_batch_norm(model, node))
-        .collect();
-    for &node in &batch_norms {
-        let skipped = !choice.takes(model.label(node)) || left_out.contains(&node);
-        let site = planner.survey(node, skipped)?;
-        planner.site_of.insert(node, planner.sites.len());
-        planner.sites.push((node, site));
-    }
-    let mut cleaner = Cleaner::default();
-    cleaner.set_eval_mode(
-        &mut planner.model,
-        &planner.types,
-        options.assume_constant,
-        &mut planner.sites,
-    )?;
-    cleaner.bypass_identities(&mut planner.model, &planner.types)?;
+    let order = graph_order(model)?;
+    let (mut planner, mut cleaner) = prepare(model, options, left_out, &order)?;
     planner.chains = Chains::survey(&planner.context(false), model, &order);
-    let prepared = planner.model.clone();
+    let batch_norms: Vec<NodeId> = planner.sites.iter().map(|&(node, _)| node).collect();
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
     let mut merger = Merger::default();
     while planner.pass(&order)? || planner.merge(&mut merger)? {}
@@ -218,12 +184,15 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         skipped: count(Decision::Skipped),
         affines_folded,
         to_eval: cleaner.to_eval,
-        nodes_before,
+        nodes_before: model.nodes().count(),
         nodes_after: folded.nodes().count(),
     };
     Ok(Plan {
         folded,
-        prepared,
+        options: Options {
+            left_alone: left_out.clone(),
+            ..options.clone()
+        },
         sites,
         chains: chains.into_report(),
         cleanup: cleaner.done,
@@ -235,6 +204,57 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
         errors,
         warnings: cleaner.warnings,
     })
+}
+
+/// The nodes of all scopes, each scope's in an order in which they can be computed.
+fn graph_order(model: &Model) -> Result<Vec<NodeId>> {
+    let mut order = Vec::new();
+    for (scope, _) in model.scopes() {
+        order.extend(model.topological_order(scope)?);
+    }
+    Ok(order)
+}
+
+/// A planner before the first affine moves: the BatchNorms looked at, the model in eval mode. The same each time: edits are numbered
+/// in their order, so what is made again fits what was planned from it.
+fn prepare<'p>(
+    model: &'p Model,
+    options: &'p Options,
+    left_out: &'p HashSet<NodeId>,
+    order: &[NodeId],
+) -> Result<(Planner<'p>, Cleaner)> {
+    let choice = Choice::new(&options.only, &options.skip)?;
+    let mut planner = Planner {
+        original: model,
+        model: model.clone(),
+        types: Types::derive(model),
+        options,
+        left_out,
+        sites: Vec::new(),
+        site_of: HashMap::new(),
+        routes: Vec::new(),
+        errors: Vec::new(),
+        affines_folded: 0,
+        chains: Chains::default(),
+    };
+    for &node in order {
+        if !is_batch_norm(model, node) {
+            continue;
+        }
+        let skipped = !choice.takes(model.label(node)) || left_out.contains(&node);
+        let site = planner.survey(node, skipped)?;
+        planner.site_of.insert(node, planner.sites.len());
+        planner.sites.push((node, site));
+    }
+    let mut cleaner = Cleaner::default();
+    cleaner.set_eval_mode(
+        &mut planner.model,
+        &planner.types,
+        options.assume_constant,
+        &mut planner.sites,
+    )?;
+    cleaner.bypass_identities(&mut planner.model, &planner.types)?;
+    Ok((planner, cleaner))
 }
 
 struct Planner<'p> {

@@ -39,10 +39,15 @@ fn weight() -> Vec<f64> {
 
 impl Folded {
     fn new(net: Net) -> Self {
-        let plan = plan(&net.model(), &Options::default()).unwrap();
+        let original = net.model();
+        let plan = plan(&original, &Options::default()).unwrap();
         assert_eq!(plan.summary.folded, 1);
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("stats"), plan.kept_stats().unwrap()).unwrap();
+        std::fs::write(
+            folder.path().join("stats"),
+            plan.kept_stats(&original).unwrap(),
+        )
+        .unwrap();
         let bytes = plan.apply().to_bytes(Precision::Stored).unwrap();
         let model = Model::from_bytes(bytes).unwrap();
         Self { folder, model }
