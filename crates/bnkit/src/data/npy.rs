@@ -9,6 +9,7 @@ use std::io::{Cursor, Read, Seek, SeekFrom};
 use bnkit_model::{DType, Error, Limits, Result, Tensor};
 use npyz::WriterBuilder;
 use npyz::npz::{NpzArchive, NpzWriter, array_name_from_file_name};
+use npyz::zip::{DateTime, write::FileOptions};
 
 use super::npy_header::Header;
 
@@ -52,6 +53,8 @@ pub(super) fn read_archive(mut reader: impl Read + Seek) -> Result<Vec<(String, 
 pub(super) fn write_archive(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
     let mut bytes = Cursor::new(vec![]);
     let mut archive = NpzWriter::new(&mut bytes);
+    // The first day that an archive can name, as NumPy writes it: the same arrays give the same bytes whenever they are written.
+    let options = FileOptions::default().last_modified_time(DateTime::default());
     for (name, tensor) in named {
         let failed = |error: std::io::Error| {
             Error::invalid(format!("array {name:?} cannot be written: {error}"))
@@ -60,7 +63,7 @@ pub(super) fn write_archive(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
         macro_rules! write {
             ($t:ty, $values:expr) => {{
                 let mut writer = archive
-                    .array::<$t>(name, Default::default())
+                    .array::<$t>(name, options)
                     .map_err(failed)?
                     .default_dtype()
                     .shape(&shape)
@@ -206,6 +209,14 @@ mod tests {
         let named = read_archive(Cursor::new(npz(&["x10", "x9"]))).unwrap();
         assert_eq!(named[0].0, "x9");
         assert_eq!(named[1].1.to_f64().unwrap(), [1.0, 2.0]);
+    }
+
+    #[test]
+    fn an_archive_says_nothing_of_when_it_was_written() {
+        let bytes = npz(&["x"]);
+        // The first local header: signature, then at 10 time and date of MS-DOS; the date counts years from 1980, months and days from 1.
+        assert_eq!(bytes[..4], *b"PK\x03\x04");
+        assert_eq!(bytes[10..14], [0, 0, 0x21, 0]);
     }
 
     #[test]
