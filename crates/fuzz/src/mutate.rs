@@ -458,7 +458,7 @@ fn change_tensor(tensor: &mut TensorProto, rng: &mut ChaCha8Rng) {
             // One row, or all but it.
             let bytes = tensor.raw_data.take().unwrap_or_default();
             let rows = usize::try_from(tensor.dims.first().copied().unwrap_or(0)).unwrap_or(0);
-            if rows > 0 && bytes.len() % rows == 0 {
+            if rows > 0 && bytes.len().is_multiple_of(rows) {
                 let keep = rng.random_range(0..=rows);
                 tensor.dims[0] = keep as i64;
                 tensor.raw_data = Some(bytes.slice(..bytes.len() / rows * keep));
