@@ -144,11 +144,14 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
         edits.extend(new_addend(context, node, &gemm, None, |column, addend| {
             addend + gemm.alpha * sums[column]
         })?);
-    } else if let Ok(Some(addend)) = context.optional(node, 2)
-        && !addend.values.iter().all(|value| value.is_finite())
-    {
-        // It stays as it is, but what it computes proves nothing about the rest.
-        return refuse("range", "C has NaN or infinite elements");
+    } else if let Ok(Some(addend)) = context.optional(node, 2) {
+        // It stays as it is; but what it makes of the sum must be known.
+        if addend.dims.len() > 2 || addend.values.is_empty() {
+            return refuse("broadcast", format!("C has shape {:?}", addend.dims));
+        }
+        if !addend.values.iter().all(|value| value.is_finite()) {
+            return refuse("range", "C has NaN or infinite elements");
+        }
     }
     debug_assert_eq!(gemm.outer * gemm.inner, gemm.b.len());
     Ok(Absorption::whole(edits, 0, &affine))
