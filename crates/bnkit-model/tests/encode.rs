@@ -275,7 +275,7 @@ fn scaled(model: &Model, name: &str, inner: usize, factors: &[f64]) -> NewTensor
         dtype: tensor.dtype,
         dims: tensor.dims.clone(),
         recipe: Arc::new(Recipe {
-            base: Base::Stored(Arc::new(tensor)),
+            base: Base::Stored(tensor),
             scales,
         }),
     }
@@ -393,9 +393,9 @@ fn folded(proto: &ModelProto) -> Model {
             value: y.into(),
         },
     ];
-    edits.extend(["s", "t", "m", "v"].map(|name| Edit::DropConstant {
-        value: find(&model, name),
-    }));
+    edits.push(Edit::DropConstants {
+        values: ["s", "t", "m", "v"].map(|name| find(&model, name)).into(),
+    });
     model.apply(&edits).unwrap();
     model
 }

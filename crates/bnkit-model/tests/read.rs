@@ -21,7 +21,7 @@ fn constants(tensors: Vec<TensorProto>) -> ModelProto {
 fn defs(model: &Model) -> Vec<&TensorDef> {
     let ids = &model.scope(model.main()).initializers;
     ids.iter()
-        .map(|&id| model.value(id).tensor.as_ref().unwrap())
+        .map(|&id| model.value(id).tensor.as_deref().unwrap())
         .collect()
 }
 

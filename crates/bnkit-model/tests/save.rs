@@ -46,7 +46,7 @@ fn initializer(model: &Model, name: &str) -> ValueId {
         .expect("an initializer of this name")
 }
 
-fn def(model: &Model, name: &str) -> TensorDef {
+fn def(model: &Model, name: &str) -> Arc<TensorDef> {
     model
         .value(initializer(model, name))
         .tensor
@@ -66,7 +66,7 @@ fn multiply(model: &mut Model, name: &str, factor: f64) {
         dtype: old.dtype,
         dims: old.dims.clone(),
         recipe: Arc::new(Recipe {
-            base: Base::Stored(Arc::new(old)),
+            base: Base::Stored(old),
             scales,
         }),
     };
@@ -401,8 +401,8 @@ mod external {
         ));
         let mut model = Model::open(&write(dir.path(), "in.onnx", &proto)).unwrap();
         model
-            .apply(&[Edit::DropConstant {
-                value: initializer(&model, "x1"),
+            .apply(&[Edit::DropConstants {
+                values: vec![initializer(&model, "x1")],
             }])
             .unwrap();
         assert_eq!(
@@ -462,7 +462,11 @@ mod external {
         }
         let mut model = Model::open(&write(dir.path(), "a.onnx", &proto)).unwrap();
         let value = initializer(&model, "unread");
-        model.apply(&[Edit::DropConstant { value }]).unwrap();
+        model
+            .apply(&[Edit::DropConstants {
+                values: vec![value],
+            }])
+            .unwrap();
         for output in ["b.onnx", "b.onnx.data"] {
             let message = model.save(&path(output), FORCE).unwrap_err().to_string();
             for part in ["b.onnx.data: this file belongs to", "a.onnx and"] {

@@ -253,14 +253,14 @@ fn of_graph(model: &Model) -> Vec<Entry> {
         let value = model.value(id);
         let def = match (&value.tensor, value.origin) {
             (_, Origin::Removed) => None,
-            (Some(def), _) => Some(def.clone()),
+            (Some(def), _) => Some(TensorDef::clone(def)),
             (None, Origin::Node(..)) => constant(model, &constants, id),
             _ => None,
         };
         let Some(def) = def else { continue };
         entries.push(Entry {
             name: match model.scope_path(value.scope).as_str() {
-                "" => value.name.clone(),
+                "" => value.name.to_string(),
                 scope => format!("{scope}/{}", value.name),
             },
             dtype: ElementType {
@@ -287,7 +287,7 @@ fn constant(model: &Model, constants: &Constants<'_>, mut value: ValueId) -> Opt
         }
         value = model.node(node).input(0)?;
         if let Some(def) = &model.value(value).tensor {
-            return Some(def.clone());
+            return Some(TensorDef::clone(def));
         }
     }
     None

@@ -93,7 +93,7 @@ impl Cleaner {
         let Some(outputs) = droppable(model, &extra) else {
             let names: Vec<String> = extra
                 .iter()
-                .map(|&value| model.value(value).name.clone())
+                .map(|&value| model.value(value).name.to_string())
                 .collect();
             let message = "its training outputs are read by other nodes".to_owned();
             site.refusal =
@@ -125,7 +125,7 @@ impl Cleaner {
                     "the graph output \"{name}\" was a training output of \"{label}\" and is gone"
                 ),
             });
-            self.note(&label, "graph-output-dropped", Some(name));
+            self.note(&label, "graph-output-dropped", Some(name.into()));
         }
         let mut edits = vec![Edit::TruncateOutputs { node, keep: 1 }];
         let opset = model
@@ -264,7 +264,7 @@ impl Cleaner {
                     let label = model.label(node).to_owned();
                     let operator = model.node(node).op_type.clone();
                     model.apply(&[Edit::RemoveNode { node }])?;
-                    self.note(&label, "constant-dropped", Some(operator));
+                    self.note(&label, "constant-dropped", Some(operator.into()));
                     again = true;
                 }
             }
@@ -278,14 +278,12 @@ impl Cleaner {
                 let promised = info.origin == Origin::Input
                     && (model.ir_version >= 4 || model.scope(scope).kind != ScopeKind::Main);
                 if info.uses.is_empty() && info.tensor.is_some() && !promised {
-                    let name = info.name.clone();
-                    dropped.push(Edit::DropConstant { value });
-                    self.note(&name, "constant-dropped", None);
+                    dropped.push(value);
+                    self.note(&info.name, "constant-dropped", None);
                 }
             }
         }
-        // All at once, which costs no more than one.
-        Ok(model.apply(&dropped)?)
+        Ok(model.apply(&[Edit::DropConstants { values: dropped }])?)
     }
 }
 

@@ -101,7 +101,7 @@ fn port(model: &Model, value: ValueId) -> Port {
         .as_ref()
         .and_then(|declared| declared.dims.as_ref());
     Port {
-        name: value.name.clone(),
+        name: value.name.to_string(),
         dtype: value
             .declared
             .as_ref()
@@ -114,7 +114,7 @@ fn operators(model: &Model) -> Vec<OperatorCount> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for (_, node) in model.nodes() {
         let op = match node.domain.as_str() {
-            "" => node.op_type.clone(),
+            "" => node.op_type.to_string(),
             domain => format!("{domain}::{}", node.op_type),
         };
         *counts.entry(op).or_default() += 1;
@@ -190,7 +190,7 @@ pub(crate) fn origin_name(model: &Model, mut value: ValueId) -> String {
             _ => break,
         }
     }
-    model.value(value).name.clone()
+    model.value(value).name.to_string()
 }
 
 fn stats(role: &'static str, name: &str, dtype: &str, values: &[f64]) -> ParameterStats {

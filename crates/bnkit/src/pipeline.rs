@@ -139,18 +139,19 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
             Some(proof.map_err(|error| error.in_file(&job.input))?)
         }
     };
+    // The plan's lists are the report's from here on: of very many nodes they are large.
     let mut report = FoldReport {
         schema: "bnkit.fold/1",
         tool: Tool::default(),
         input: describe_input(&model, &job.input),
         summary: plan.summary.clone(),
-        sites: plan.sites.clone(),
-        merges: plan.merged.clone(),
-        merges_refused: plan.merges_refused.clone(),
-        chains: plan.chains.clone(),
+        sites: std::mem::take(&mut plan.sites),
+        merges: std::mem::take(&mut plan.merged),
+        merges_refused: std::mem::take(&mut plan.merges_refused),
+        chains: std::mem::take(&mut plan.chains),
         data_norms: norms::find(&model, &Types::derive(&model)),
-        cleanup: plan.cleanup.clone(),
-        warnings: plan.warnings.clone(),
+        cleanup: std::mem::take(&mut plan.cleanup),
+        warnings: std::mem::take(&mut plan.warnings),
         errors: plan.errors.clone(),
         failure: None,
         verification,
@@ -167,6 +168,7 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         record(&mut plan, job, &report)?;
         // Before the model, as all that belongs to it: a folded model without its statistics cannot be undone.
         if let Some(stats) = &job.keep_stats {
+            plan.sites.clone_from(&report.sites);
             files::write(stats, job.force, &plan.kept_stats(&model)?)?;
             report.kept_stats = Some(stats.display().to_string());
         }

@@ -110,7 +110,7 @@ impl Weights {
             .filter_map(|slot| node.input(slot))
             .filter_map(|value| constants.tensor(value).ok());
         let largest = tensors.max_by_key(|tensor| tensor.len())?;
-        Some((node.op_type.clone(), largest))
+        Some((node.op_type.to_string(), largest))
     }
 
     fn range(&self, tensor: &TensorDef) -> Result<WeightRange> {

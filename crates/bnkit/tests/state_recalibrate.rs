@@ -102,7 +102,7 @@ fn the_checkpoint_gets_the_statistics_that_the_graph_gets() {
     let x = values
         .tensors
         .iter()
-        .find(|named| named.name.ends_with(&input.name))
+        .find(|named| named.name.ends_with(input.name.as_str()))
         .unwrap();
     let one: usize = x.tensor.dims()[1..].iter().product();
     let samples: Vec<f64> = (0..6 * one)
@@ -113,7 +113,7 @@ fn the_checkpoint_gets_the_statistics_that_the_graph_gets() {
     let file = bnkit_model::safetensors::NewFile {
         metadata: None,
         tensors: vec![
-            bnkit_model::safetensors::NewTensor::of_values(input.name.clone(), &batch).unwrap(),
+            bnkit_model::safetensors::NewTensor::of_values(input.name.to_string(), &batch).unwrap(),
         ],
     };
     let data = dir.path().join("x.safetensors");

@@ -1,10 +1,12 @@
 //! The one place that changes a model: it carries out edits, and keeps uses, names and the file order of things in step.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::edit::{Edit, NewTensor, Operand};
 use super::model::*;
-use super::resolve::free;
+use super::name::Name;
+use super::uses::Use;
 use crate::{Error, Result};
 
 impl Model {
@@ -13,9 +15,7 @@ impl Model {
     /// # Errors
     /// If an edit names a value that no edit made: a mistake of the caller, not of the model.
     pub fn apply(&mut self, edits: &[Edit]) -> Result<()> {
-        let done = edits.iter().try_for_each(|edit| self.apply_one(edit));
-        self.sweep(edits);
-        done
+        edits.iter().try_for_each(|edit| self.apply_one(edit))
     }
 
     fn apply_one(&mut self, edit: &Edit) -> Result<()> {
@@ -36,7 +36,7 @@ impl Model {
             Edit::SetAttribute { node, name, value } => {
                 let attributes = &mut self.touch(*node).attributes;
                 let attribute = Attribute {
-                    name: name.clone(),
+                    name: name.into(),
                     value: value.clone(),
                     span: None,
                 };
@@ -55,8 +55,8 @@ impl Model {
             }
             Edit::ReplaceUses { value, by } => {
                 let readers = self.value(*value).uses.clone();
-                for user in readers {
-                    if let Use::Node(node, slot) = user {
+                for user in &readers {
+                    if let Use::Node(node, slot) = *user {
                         self.set_input(node, slot, Some(*by));
                     }
                 }
@@ -78,7 +78,7 @@ impl Model {
                 name,
                 tensor,
             } => self.add_constant(*scope, name, tensor.clone()),
-            Edit::DropConstant { value } => self.drop_constant(*value),
+            Edit::DropConstants { values } => self.drop_constants(values),
             Edit::DropOutput { scope, slot } => self.drop_output(*scope, *slot),
             Edit::AddNode {
                 after,
@@ -101,7 +101,7 @@ impl Model {
                 let id = self.insert_node(*scope, *before, op_type, name);
                 self.connect(id, inputs, outputs)?;
                 let attribute = |(name, value): &(String, AttributeValue)| Attribute {
-                    name: name.clone(),
+                    name: name.into(),
                     value: value.clone(),
                     span: None,
                 };
@@ -137,9 +137,14 @@ impl Model {
     pub(super) fn operand(&self, scope: ScopeId, operand: &Operand) -> Result<ValueId> {
         match operand {
             Operand::Value(value) => Ok(*value),
-            Operand::New(name) => self.scope(scope).names.get(name).copied().ok_or_else(|| {
-                Error::invalid(format!("an edit reads \"{name}\", which no edit made"))
-            }),
+            Operand::New(name) => self
+                .scope(scope)
+                .names
+                .get(name.as_str())
+                .copied()
+                .ok_or_else(|| {
+                    Error::invalid(format!("an edit reads \"{name}\", which no edit made"))
+                }),
         }
     }
 
@@ -151,20 +156,11 @@ impl Model {
         tensor: Option<TensorDef>,
     ) -> ValueId {
         let id = ValueId::new(self.values.len());
-        self.values.push(Value {
-            scope,
-            name: name.to_owned(),
-            origin,
-            tensor,
-            uses: VecDeque::new(),
-            annotated: false,
-            declared: None,
-        });
-        self.scopes[scope.index()].names.insert(name.to_owned(), id);
-        *self.names.entry(name.to_owned()).or_default() += 1;
-        // A note about a value of that name, if there is one, was about another.
-        let scope = &mut self.scopes[scope.index()];
-        scope.outdated_infos.insert(name.to_owned());
+        let name = Name::from(name);
+        self.bind(scope, name.clone(), id);
+        let mut value = Value::new(scope, name, origin);
+        value.tensor = tensor.map(Arc::new);
+        push_tight(&mut self.values, value);
         id
     }
 
@@ -174,7 +170,7 @@ impl Model {
             self.no_longer_read(old, user);
         }
         if let Some(value) = value {
-            self.values[value.index()].uses.push_back(user);
+            self.values[value.index()].uses.push(user);
         }
         let inputs = &mut self.touch(node).inputs;
         if inputs.len() <= slot {
@@ -195,8 +191,7 @@ impl Model {
                 let value = &mut self.values[id.index()];
                 if value.origin == Origin::Removed {
                     let name = value.name.clone();
-                    *self.names.entry(name.clone()).or_default() += 1;
-                    self.scopes[scope.index()].names.insert(name, *id);
+                    self.bind(scope, name, *id);
                 }
                 self.values[id.index()].origin = origin;
                 *id
@@ -222,14 +217,8 @@ impl Model {
     }
 
     fn forget(&mut self, id: ValueId) {
-        let value = &mut self.values[id.index()];
-        value.origin = Origin::Removed;
-        let (scope, name) = (value.scope, value.name.clone());
-        let names = &mut self.scopes[scope.index()].names;
-        if names.get(&name) == Some(&id) {
-            names.remove(&name);
-        }
-        free(&mut self.names, &name);
+        self.values[id.index()].origin = Origin::Removed;
+        self.unbind(id);
     }
 
     fn remove_node(&mut self, id: NodeId) {
@@ -264,28 +253,21 @@ impl Model {
         }
         if let Origin::Node(node, _) = self.value(id).origin {
             if !self.has_initializers(scope) {
-                let value = AttributeValue::Tensor(tensor);
-                let node = self.touch(node);
-                node.attributes = vec![Attribute {
-                    name: "value".to_owned(),
-                    value,
-                    span: None,
-                }];
+                self.touch(node).attributes = vec![Attribute::constant(tensor)];
                 return;
             }
             let name = self.value(id).name.clone();
             self.remove_node(node);
             let value = &mut self.values[id.index()];
             value.origin = Origin::Initializer;
-            value.tensor = Some(tensor);
-            self.scopes[scope.index()].names.insert(name.clone(), id);
-            *self.names.entry(name).or_default() += 1;
+            value.tensor = Some(tensor.into());
+            self.bind(scope, name, id);
             self.enlist(scope, id);
             return;
         }
         let value = &mut self.values[id.index()];
-        let span = value.tensor.take().and_then(|old| old.span);
-        value.tensor = Some(TensorDef { span, ..tensor });
+        let span = value.tensor.take().and_then(|old| old.span.clone());
+        value.tensor = Some(TensorDef { span, ..tensor }.into());
     }
 
     /// Corrects what the file declares of a constant whose type or shape changes.
@@ -296,14 +278,13 @@ impl Model {
             .iter()
             .map(|&dim| Dim::Known(dim as u64))
             .collect();
-        value.declared = Some(TensorType {
+        let declared = TensorType {
             dtype: tensor.dtype,
             dims: Some(dims),
-        });
-        let (scope, name) = (value.scope, value.name.clone());
-        let scope = &mut self.scopes[scope.index()];
-        scope.outdated_infos.insert(name);
-        scope.outdated_inputs.insert(id);
+        };
+        value.declared = Some(declared.into());
+        let scope = value.scope;
+        self.scopes[scope.index()].outdated.insert(id);
     }
 
     /// Whether a scope may get new initializers: functions have none, and before IR version 4 each would have to be an
@@ -321,16 +302,10 @@ impl Model {
         let is_input = self.ir_version < 4 && self.scope(scope).kind == ScopeKind::Main;
         let scope = &mut self.scopes[scope.index()];
         scope.initializers.push(id);
-        scope.items.push(Item {
-            kind: ItemKind::Initializer(id),
-            span: None,
-        });
+        push_tight(&mut scope.items, Item::added(ItemKind::Initializer(id)));
         if is_input {
             scope.inputs.push(id);
-            scope.items.push(Item {
-                kind: ItemKind::Input(id),
-                span: None,
-            });
+            push_tight(&mut scope.items, Item::added(ItemKind::Input(id)));
             self.values[id.index()].origin = Origin::Input;
         }
     }
@@ -345,51 +320,34 @@ impl Model {
         }
         let node = self.new_node(scope, "Constant", name);
         let value = self.define(scope, name, Origin::Node(node, 0), None);
-        let value_attribute = Attribute {
-            name: "value".to_owned(),
-            value: AttributeValue::Tensor(def),
-            span: None,
-        };
         self.link_behind(node, None);
         let node = &mut self.nodes[node.index()];
         node.outputs = vec![Some(value)];
-        node.attributes = vec![value_attribute];
+        node.attributes = vec![Attribute::constant(def)];
     }
 
-    fn drop_constant(&mut self, id: ValueId) {
-        debug_assert!(
-            self.value(id).uses.is_empty(),
-            "only what nobody reads is dropped"
-        );
-        let scope = self.value(id).scope;
-        let name = self.value(id).name.clone();
-        self.forget(id);
-        let scope = &mut self.scopes[scope.index()];
-        scope.dirty = true;
-        scope.outdated_infos.insert(name);
-    }
-
-    /// Takes dropped constants off the lists of their scopes, once for all edits.
-    fn sweep(&mut self, edits: &[Edit]) {
-        let dropped = edits.iter().filter_map(|edit| match edit {
-            Edit::DropConstant { value } => Some(self.value(*value).scope),
-            _ => None,
-        });
-        let scopes: HashSet<ScopeId> = dropped.collect();
+    fn drop_constants(&mut self, ids: &[ValueId]) {
+        let mut scopes = HashSet::new();
+        for &id in ids {
+            debug_assert!(
+                self.value(id).uses.is_empty(),
+                "only what nobody reads is dropped"
+            );
+            scopes.insert(self.value(id).scope);
+            self.forget(id);
+        }
         for scope in scopes {
             let (scope, values) = (&mut self.scopes[scope.index()], &self.values);
             let stands = |id: &ValueId| values[id.index()].origin != Origin::Removed;
             scope.initializers.retain(stands);
             scope.inputs.retain(stands);
+            scope.dirty = true;
         }
     }
 
     /// Takes one of its readers off a value.
     fn no_longer_read(&mut self, value: ValueId, user: Use) {
-        let uses = &mut self.values[value.index()].uses;
-        if let Some(at) = uses.iter().position(|other| *other == user) {
-            uses.remove(at);
-        }
+        self.values[value.index()].uses.remove(user);
     }
 
     fn drop_output(&mut self, scope: ScopeId, slot: usize) {
@@ -397,13 +355,10 @@ impl Model {
         let later = self.scopes[scope.index()].outputs[slot..].to_vec();
         self.values[id.index()]
             .uses
-            .retain(|user| *user != Use::Output(scope, slot));
-        for (at, moved) in later.into_iter().enumerate() {
-            for user in &mut self.values[moved.index()].uses {
-                if *user == Use::Output(scope, slot + at + 1) {
-                    *user = Use::Output(scope, slot + at);
-                }
-            }
+            .remove(Use::Output(scope, slot));
+        for (slot, moved) in (slot..).zip(later) {
+            let (old, new) = (Use::Output(scope, slot + 1), Use::Output(scope, slot));
+            self.values[moved.index()].uses.replace(old, new);
         }
         let items = &mut self.scopes[scope.index()].items;
         let outputs = items
@@ -415,4 +370,12 @@ impl Model {
         }
         self.scopes[scope.index()].dirty = true;
     }
+}
+
+/// Edits add little to what a file has, so that a list which doubled would be half empty.
+fn push_tight<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 8 + 16);
+    }
+    list.push(item);
 }

@@ -32,10 +32,13 @@ impl ExternalFiles {
 impl Model {
     /// Keeps the locations that the tensors of the model name; edits may drop the tensors.
     pub(crate) fn keep_locations(&mut self) {
-        let initializers = self.values.iter().filter_map(|value| value.tensor.as_ref());
+        let initializers = self
+            .values
+            .iter()
+            .filter_map(|value| value.tensor.as_deref());
         let attributes = self.nodes.iter().flat_map(|node| &node.attributes);
         let constants = attributes.filter_map(|attribute| match &attribute.value {
-            AttributeValue::Tensor(tensor) => Some(tensor),
+            AttributeValue::Tensor(tensor) => Some(&**tensor),
             _ => None,
         });
         let named = initializers
@@ -60,7 +63,7 @@ impl Model {
     /// External tensors whose data cannot be had from the model's own folder: the tensor's name (for an attribute, the node's) and why.
     pub fn external_faults(&self) -> Vec<(String, Error)> {
         let initializers = self.values.iter().filter_map(|value| {
-            let tensor = value.tensor.as_ref()?;
+            let tensor = value.tensor.as_deref()?;
             Some((value.name.as_str(), tensor))
         });
         let attributes = self.nodes().flat_map(|(id, node)| {
@@ -68,7 +71,7 @@ impl Model {
             node.attributes
                 .iter()
                 .filter_map(move |attribute| match &attribute.value {
-                    AttributeValue::Tensor(tensor) => Some((label, tensor)),
+                    AttributeValue::Tensor(tensor) => Some((label, &**tensor)),
                     _ => None,
                 })
         });

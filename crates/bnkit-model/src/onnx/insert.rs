@@ -28,9 +28,9 @@ impl Model {
         let id = NodeId::new(self.nodes.len());
         self.nodes.push(Node {
             scope,
-            name: name.to_owned(),
-            op_type: op_type.to_owned(),
-            domain: String::new(),
+            name: name.into(),
+            op_type: op_type.into(),
+            domain: Default::default(),
             inputs: Vec::new(),
             outputs: Vec::new(),
             attributes: Vec::new(),

@@ -3,6 +3,8 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `model` | the arenas: scopes, nodes, values, tensors, and their ids |
+//! | `name` | names, in one copy each |
+//! | `uses` | who reads a value |
 //! | `order` | the order of nodes |
 //! | `view` | looking at them |
 //! | `load` | a walk over the fields of a file that fills them |
@@ -29,6 +31,7 @@ mod layout;
 mod load;
 mod magnitude;
 mod model;
+mod name;
 mod order;
 mod payload;
 mod read;
@@ -38,6 +41,7 @@ mod save;
 mod segments;
 mod typed;
 mod types;
+mod uses;
 mod view;
 
 pub use constant::{Constants, Dense, NotConstant};
@@ -45,6 +49,8 @@ pub use edit::{Edit, NewTensor, Operand};
 pub use encode::Precision;
 pub use magnitude::Magnitude;
 pub use model::*;
+pub use name::Name;
 pub use recipe::{Base, Recipe, Scale};
 pub use save::{SaveOptions, Saved};
 pub use types::Types;
+pub use uses::{Use, Uses};

@@ -6,15 +6,18 @@
 //!
 //! Readers get `&Model`. All changes go through [`Model::apply`](crate::onnx::Edit), in `edit.rs`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::external::ExternalFiles;
+use super::name::Name;
 use super::order::{Ends, Neighbours};
 use super::recipe::Recipe;
+use super::uses::{Use, Uses};
 use crate::DType;
 use crate::source::Source;
 use crate::stored::Stored;
@@ -23,16 +26,18 @@ macro_rules! id {
     ($name:ident, $what:literal) => {
         #[doc = concat!("Addresses ", $what, " of a [`Model`].")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(pub(crate) u32);
+        pub struct $name(NonZeroU32);
 
         impl $name {
             pub(crate) fn new(index: usize) -> Self {
-                Self(u32::try_from(index).expect("a file holds fewer than 2^32 things"))
+                // One more, so that an absent id takes no more room than one.
+                let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+                Self(number.expect("a file holds fewer than 2^32 things"))
             }
 
             /// The position in the arena; ids are dense, so this can index a side table.
             pub fn index(self) -> usize {
-                self.0 as usize
+                self.0.get() as usize - 1
             }
         }
     };
@@ -67,14 +72,14 @@ pub struct Model {
     pub(crate) metadata: Vec<(String, String)>,
     /// Whether an edit changed `metadata`, so that it has to be compared with what the file holds.
     pub(crate) metadata_dirty: bool,
-    /// The names of values.
-    pub(crate) names: NameTable,
+    /// The names of values of all scopes but the main graph, whose own table has the others.
+    pub(crate) inner_names: NameTable,
     /// The names of the nodes that stand in the graph.
     pub(crate) node_names: NameTable,
 }
 
-/// How many values or nodes bear a name, over all scopes; what a fresh name must not be in.
-pub(crate) type NameTable = HashMap<String, u32>;
+/// How many values or nodes bear a name; what a fresh name must not be in.
+pub(crate) type NameTable = HashMap<Name, u32>;
 
 /// What kind of scope this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,14 +91,14 @@ pub enum ScopeKind {
         /// The node that owns the attribute.
         owner: NodeId,
         /// The attribute's name.
-        attribute: String,
+        attribute: Name,
     },
     /// A model-local function.
     Function {
         /// Its domain.
-        domain: String,
+        domain: Name,
         /// Its name: the `op_type` of nodes that call it.
-        name: String,
+        name: Name,
     },
 }
 
@@ -112,15 +117,13 @@ pub struct Scope {
     pub initializers: Vec<ValueId>,
     /// Operator sets: domain ("" for ONNX's own) and version.
     pub opsets: Arc<Vec<(String, i64)>>,
-    pub(crate) names: HashMap<String, ValueId>,
+    pub(crate) names: HashMap<Name, ValueId>,
     pub(crate) ends: Ends,
     /// The fields of the file, and initializers and inputs that edits added. Nodes of edits, and their places, are not here; what an
     /// edit removed still is.
     pub(crate) items: Vec<Item>,
-    /// Values of which the file says something that holds no longer: its `value_info` of that name.
-    pub(crate) outdated_infos: HashSet<String>,
-    /// Inputs whose declaration in the file holds no longer.
-    pub(crate) outdated_inputs: HashSet<ValueId>,
+    /// Values whose declaration in the file, as an input or by a `value_info`, holds no longer.
+    pub(crate) outdated: HashSet<ValueId>,
     pub(crate) dirty: bool,
 }
 
@@ -142,17 +145,24 @@ pub(crate) struct Item {
     pub span: Option<Span>,
 }
 
+impl Item {
+    /// What an edit added.
+    pub(crate) fn added(kind: ItemKind) -> Self {
+        Self { kind, span: None }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ItemKind {
     Node(NodeId),
     Initializer(ValueId),
     Input(ValueId),
     Output(ValueId),
-    /// A type annotation for the value of this name.
-    ValueInfo(String),
+    /// A type annotation for a value; `None` if no value has the name.
+    ValueInfo(Option<ValueId>),
     /// The graph or function of this scope (in the model message).
     Scope(ScopeId),
-    Metadata(String),
+    Metadata,
     /// Anything else, by field number: copied.
     Other(u32),
 }
@@ -163,11 +173,11 @@ pub struct Node {
     /// Where it stands.
     pub scope: ScopeId,
     /// Its name; may be empty, and need not be unique.
-    pub name: String,
+    pub name: Name,
     /// The operator.
-    pub op_type: String,
+    pub op_type: Name,
     /// The operator's domain; "" is ONNX's own ("ai.onnx" is read as "").
-    pub domain: String,
+    pub domain: Name,
     /// What it reads; `None` where an optional input is absent. Never ends with `None`.
     pub inputs: Vec<Option<ValueId>>,
     /// What it writes; `None` where an optional output is absent. Never ends with `None`.
@@ -216,11 +226,22 @@ impl Node {
 #[derive(Debug, Clone)]
 pub struct Attribute {
     /// Its name.
-    pub name: String,
+    pub name: Name,
     /// What it holds.
     pub value: AttributeValue,
     /// The whole field in the node, tag included; `None` for what an edit added.
     pub(crate) span: Option<Span>,
+}
+
+impl Attribute {
+    /// What a Constant node holds.
+    pub(crate) fn constant(tensor: TensorDef) -> Self {
+        Self {
+            name: "value".into(),
+            value: AttributeValue::Tensor(tensor.into()),
+            span: None,
+        }
+    }
 }
 
 /// What an attribute holds.
@@ -237,7 +258,7 @@ pub enum AttributeValue {
     /// Integers.
     Ints(Vec<i64>),
     /// A tensor.
-    Tensor(TensorDef),
+    Tensor(Arc<TensorDef>),
     /// A body.
     Graph(ScopeId),
     /// Several bodies.
@@ -276,41 +297,42 @@ pub enum Origin {
     Removed,
 }
 
-/// Something that reads a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Use {
-    /// An input slot of a node, of this scope or of a scope inside it.
-    Node(NodeId, usize),
-    /// An output slot of a scope.
-    Output(ScopeId, usize),
-    /// A quantization annotation of a scope, or training information: something that is carried, not understood.
-    Annotation(ScopeId),
-}
-
 /// A value: one name in one scope.
 #[derive(Debug, Clone)]
 pub struct Value {
     /// The scope that defines it.
     pub scope: ScopeId,
     /// Its name.
-    pub name: String,
+    pub name: Name,
     /// Where it comes from.
     pub origin: Origin,
     /// Its content, for an initializer.
-    pub tensor: Option<TensorDef>,
-    /// Who reads it, in the order in which they were found. (A constant may have as many readers as there are nodes, and they leave
-    /// in about the order in which they came.)
-    pub uses: VecDeque<Use>,
+    pub tensor: Option<Arc<TensorDef>>,
+    /// Who reads it.
+    pub uses: Uses,
     /// Whether one of those is an annotation.
     pub(crate) annotated: bool,
     /// The type that the file declares for it: a contract for inputs, a hint elsewhere.
-    pub declared: Option<TensorType>,
+    pub declared: Option<Arc<TensorType>>,
 }
 
 impl Value {
+    /// A value that nobody reads yet.
+    pub(crate) fn new(scope: ScopeId, name: Name, origin: Origin) -> Self {
+        Self {
+            scope,
+            name,
+            origin,
+            tensor: None,
+            uses: Uses::default(),
+            annotated: false,
+            declared: None,
+        }
+    }
+
     /// Who reads it, if it is read once.
     pub fn only_use(&self) -> Option<Use> {
-        (self.uses.len() == 1).then(|| self.uses[0])
+        self.uses.only()
     }
 
     /// Whether a quantization annotation or training information names it.
@@ -430,7 +452,7 @@ pub enum Payload {
     /// In the typed fields (`float_data`, `int32_data` …) of the message.
     Typed,
     /// In another file.
-    External(External),
+    External(Arc<External>),
     /// In another checkpoint, in the form of `raw_data`.
     Elsewhere(Stored),
     /// Nowhere yet: computed when it is written or read.

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use super::model::{
-    AttributeValue, Model, NameTable, NodeId, Origin, ScopeId, ScopeKind, Use, Value, ValueId,
+    AttributeValue, Model, NameTable, NodeId, Origin, ScopeId, ScopeKind, Value, ValueId,
 };
+use super::name::Name;
+use super::uses::Use;
 use crate::{Error, Result};
 
 /// The value that `name` means in `scope`: its own, or that of the nearest scope around it.
@@ -57,7 +59,8 @@ impl Model {
     /// Whether no body inside the scope of `value` has a value of the same name, which would hide it there.
     pub fn is_unique_name(&self, value: ValueId) -> bool {
         let Value { scope, name, .. } = self.value(value);
-        if self.names.get(name).is_none_or(|&count| count <= 1) {
+        let in_main = u32::from(self.scope(self.main()).names.contains_key(name));
+        if in_main + self.inner_names.get(name).copied().unwrap_or(0) <= 1 {
             return true;
         }
         let inside = |mut inner: ScopeId| {
@@ -87,12 +90,35 @@ impl Model {
 
     /// A name that no value of the model has: `wanted`, or `wanted` with a number.
     pub fn fresh_name(&self, wanted: &str) -> String {
-        fresh(&self.names, wanted)
+        let main = &self.scope(self.main()).names;
+        fresh(wanted, |name| {
+            main.contains_key(name) || self.inner_names.contains_key(name)
+        })
     }
 
     /// A name that no node of the model has: `wanted`, or `wanted` with a number.
     pub fn fresh_node_name(&self, wanted: &str) -> String {
-        fresh(&self.node_names, wanted)
+        fresh(wanted, |name| self.node_names.contains_key(name))
+    }
+
+    /// From now on `name` means `id` in `scope`. What it meant before, if anything.
+    pub(super) fn bind(&mut self, scope: ScopeId, name: Name, id: ValueId) -> Option<ValueId> {
+        if scope != self.main() {
+            *self.inner_names.entry(name.clone()).or_default() += 1;
+        }
+        self.scopes[scope.index()].names.insert(name, id)
+    }
+
+    /// The name of a value that is gone means nothing in its scope any more, or already another value.
+    pub(super) fn unbind(&mut self, id: ValueId) {
+        let Value { scope, name, .. } = &self.values[id.index()];
+        let names = &mut self.scopes[scope.index()].names;
+        if names.get(name) == Some(&id) {
+            names.remove(name);
+        }
+        if *scope != ScopeId::new(0) {
+            free(&mut self.inner_names, name);
+        }
     }
 
     /// Notes the name of a node that stands in the graph from now on.
@@ -189,18 +215,18 @@ impl Model {
     }
 }
 
-fn fresh(taken: &NameTable, wanted: &str) -> String {
-    if !taken.contains_key(wanted) {
+fn fresh(wanted: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    if !is_taken(wanted) {
         return wanted.to_owned();
     }
     let mut numbered = (1u64..).map(|number| format!("{wanted}_{number}"));
     numbered
-        .find(|name| !taken.contains_key(name.as_str()))
+        .find(|name| !is_taken(name))
         .expect("there are more numbers than names")
 }
 
 /// One less bears this name.
-pub(super) fn free(taken: &mut NameTable, name: &str) {
+fn free(taken: &mut NameTable, name: &str) {
     if let Some(count) = taken.get_mut(name) {
         *count -= 1;
         if *count == 0 {

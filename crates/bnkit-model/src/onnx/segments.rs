@@ -2,6 +2,7 @@
 //! when they are written. Building one costs as much memory as there are pieces, not as there is data.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::model::TensorDef;
 use crate::DType;
@@ -21,7 +22,7 @@ pub(super) enum Segment {
 /// The elements of a tensor, as they are to be written.
 #[derive(Debug)]
 pub(super) struct Elements {
-    pub(super) tensor: TensorDef,
+    pub(super) tensor: Arc<TensorDef>,
     /// The type to round to.
     pub(super) dtype: DType,
     /// How many bytes that gives.
@@ -73,6 +74,10 @@ impl Segments {
     /// Appends a field with a message.
     pub(super) fn message(&mut self, number: u32, message: Self) {
         self.write(|out| wire::put_len_header(out, number, message.len));
+        // A graph comes into the model as a whole: no more room than that takes.
+        if message.list.len() > self.list.len() {
+            self.list.reserve_exact(message.list.len());
+        }
         for segment in message.list {
             match segment {
                 Segment::File(range) => self.copy(range),

@@ -21,6 +21,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::model::*;
+use super::name::Name;
 use crate::DType;
 use contents::Item;
 
@@ -49,7 +50,7 @@ pub struct Types {
     /// Small integer tensors, by their elements, as far as these are known.
     contents: HashMap<ValueId, Vec<Item>>,
     /// Local functions that hide an operator of ONNX's own.
-    hidden: HashSet<String>,
+    hidden: HashSet<Name>,
 }
 
 /// What is known of one value.
@@ -167,7 +168,7 @@ impl Types {
                 _ => value
                     .declared
                     .as_ref()
-                    .map(Fact::of_contract)
+                    .map(|declared| Fact::of_contract(declared))
                     .unwrap_or_default(),
             },
             _ => Fact::default(),

@@ -6,7 +6,7 @@ use crate::source::Source;
 impl Model {
     /// The main graph.
     pub fn main(&self) -> ScopeId {
-        ScopeId(0)
+        ScopeId::new(0)
     }
 
     /// A scope.
@@ -76,11 +76,11 @@ impl Model {
             .filter(|value| value.origin != Origin::Removed);
         let attributes = self.nodes().flat_map(|(_, node)| &node.attributes);
         let in_attributes = attributes.filter_map(|attribute| match &attribute.value {
-            AttributeValue::Tensor(tensor) => Some(tensor),
+            AttributeValue::Tensor(tensor) => Some(&**tensor),
             _ => None,
         });
         values
-            .filter_map(|value| value.tensor.as_ref())
+            .filter_map(|value| value.tensor.as_deref())
             .chain(in_attributes)
     }
 
@@ -118,7 +118,7 @@ impl Model {
     pub fn scope_path(&self, id: ScopeId) -> String {
         match &self.scope(id).kind {
             ScopeKind::Main => String::new(),
-            ScopeKind::Function { domain, name } if domain.is_empty() => name.clone(),
+            ScopeKind::Function { domain, name } if domain.is_empty() => name.to_string(),
             ScopeKind::Function { domain, name } => format!("{domain}::{name}"),
             ScopeKind::Body { owner, attribute } => {
                 let outer = self.scope_path(self.node(*owner).scope);

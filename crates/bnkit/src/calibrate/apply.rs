@@ -170,10 +170,14 @@ fn drop_unread(model: &mut Model, value: ValueId) -> Result<()> {
             continue;
         }
         match info.origin {
-            Origin::Initializer => model.apply(&[Edit::DropConstant { value }])?,
+            Origin::Initializer => model.apply(&[Edit::DropConstants {
+                values: vec![value],
+            }])?,
             // Later an input is a promise to callers.
             Origin::Input if info.tensor.is_some() && model.ir_version < 4 => {
-                model.apply(&[Edit::DropConstant { value }])?;
+                model.apply(&[Edit::DropConstants {
+                    values: vec![value],
+                }])?;
             }
             Origin::Node(node, _) => {
                 let unread = |value: &ValueId| model.value(*value).uses.is_empty();

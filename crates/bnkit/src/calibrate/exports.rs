@@ -80,7 +80,7 @@ pub(crate) fn name(model: &Model, module: &Module, role: usize) -> String {
     };
     let value = model.value(stored.values[role]);
     match model.scope_path(value.scope).as_str() {
-        "" => value.name.clone(),
+        "" => value.name.to_string(),
         scope => format!("{scope}/{}", value.name),
     }
 }

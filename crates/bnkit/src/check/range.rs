@@ -59,7 +59,7 @@ pub(super) fn changes(original: &Model, plan: &Plan) -> Result<Vec<Change>> {
             };
             changes.push(Change {
                 node: label(original, folded, node),
-                tensor: name.clone(),
+                tensor: name.to_string(),
                 max_abs: folded.magnitude(tensor)?.max_abs,
                 features: match slot <= 1 && WEIGHED.iter().any(|op| folded.node(node).is(op)) {
                     true => features(folded, tensor, recipe)?,

@@ -53,7 +53,7 @@ pub(super) fn weights(model: &Model) -> Weights {
         if known.insert(value) {
             found.list.push(Weight {
                 value,
-                name: model.value(value).name.clone(),
+                name: model.value(value).name.to_string(),
                 tensor: tensor.clone(),
                 same_as,
                 statistic: statistics.contains(&value),
@@ -65,7 +65,7 @@ pub(super) fn weights(model: &Model) -> Weights {
         match (&model.value(value).tensor, model.value(value).origin) {
             (Some(tensor), _) => add(&mut found, value, tensor, None),
             (None, Origin::Initializer) => found.left_out.push(LeftOut {
-                name: model.value(value).name.clone(),
+                name: model.value(value).name.to_string(),
                 dtype: types.dtype(value).map_or(String::new(), |t| t.to_string()),
                 shape: Vec::new(),
                 why: SPARSE,
@@ -125,7 +125,7 @@ fn is_weight(tensor: &TensorDef) -> bool {
 
 fn left_out(model: &Model, value: ValueId, dtype: Option<DType>, shape: Vec<usize>) -> LeftOut {
     LeftOut {
-        name: model.value(value).name.clone(),
+        name: model.value(value).name.to_string(),
         dtype: dtype.map_or("unknown".to_owned(), |dtype| dtype.to_string()),
         shape,
         why: OPERAND,
@@ -179,8 +179,8 @@ pub(super) fn statistics_by_name(model: &Model) -> Result<Vec<(String, TensorDef
             let scale = model.node(node).input(1);
             let scale = scale.map_or("", |scale| model.value(scale).name.as_str());
             let name = match names::is_statistic(own) {
-                true => own.clone(),
-                false => names::beside(scale, role).unwrap_or_else(|| own.clone()),
+                true => own.to_string(),
+                false => names::beside(scale, role).unwrap_or_else(|| own.to_string()),
             };
             match origin.insert(name.clone(), value) {
                 None => named.push((name, tensor)),

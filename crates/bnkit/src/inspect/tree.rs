@@ -129,7 +129,7 @@ fn modules(model: &Model) -> Result<Module> {
             let operator = &model.node(node).op_type;
             let operator = match shape {
                 Some(shape) => format!("{operator} {shape}"),
-                None => operator.clone(),
+                None => operator.to_string(),
             };
             let leaf = Leaf {
                 text: &operator,

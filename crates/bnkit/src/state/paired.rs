@@ -58,7 +58,7 @@ pub(crate) fn graph(pairs: &[Pair], dict: &StateDict) -> Result<Paired> {
     let mut model = Model::from_bytes(model.encode_to_vec())?;
     let by_name: HashMap<String, ValueId> = (0..model.value_count())
         .map(|index| model.value_id(index))
-        .map(|value| (model.value(value).name.clone(), value))
+        .map(|value| (model.value(value).name.to_string(), value))
         .collect();
     let mut values = HashMap::new();
     let mut edits = Vec::new();

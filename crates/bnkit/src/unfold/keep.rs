@@ -145,9 +145,11 @@ impl Keeper<'_> {
         let output = node.outputs.iter().flatten().next();
         NodeRef {
             scope: self.after.scope_path(node.scope),
-            output: output.map_or_else(String::new, |&value| self.after.value(value).name.clone()),
+            output: output.map_or_else(String::new, |&value| {
+                self.after.value(value).name.to_string()
+            }),
             node: self.after.label(id).to_owned(),
-            operator: node.op_type.clone(),
+            operator: node.op_type.to_string(),
         }
     }
 
@@ -155,7 +157,7 @@ impl Keeper<'_> {
         let info = self.before.value(value);
         ValueRef {
             scope: self.before.scope_path(info.scope),
-            name: info.name.clone(),
+            name: info.name.to_string(),
         }
     }
 
@@ -215,16 +217,16 @@ impl Keeper<'_> {
         for attribute in &node.attributes {
             let value = Attribute::of(&attribute.value)
                 .ok_or_else(|| cannot(&format!("attribute \"{}\"", attribute.name)))?;
-            attributes.push((attribute.name.clone(), value));
+            attributes.push((attribute.name.to_string(), value));
         }
         let outputs = node.outputs.iter().map(|value| {
-            let name = |&value: &ValueId| self.before.value(value).name.clone();
+            let name = |&value: &ValueId| self.before.value(value).name.to_string();
             value.as_ref().map_or_else(String::new, name)
         });
         Ok(Removed {
             scope: self.before.scope_path(node.scope),
-            name: node.name.clone(),
-            operator: node.op_type.clone(),
+            name: node.name.to_string(),
+            operator: node.op_type.to_string(),
             outputs: outputs.collect(),
             attributes,
             before,
@@ -255,7 +257,7 @@ impl Keeper<'_> {
         if !rewired && attributes.is_empty() && !other_constants {
             return Ok(());
         }
-        let name = |model: &Model, value: ValueId| model.value(value).name.clone();
+        let name = |model: &Model, value: ValueId| model.value(value).name.to_string();
         let reads = is
             .inputs
             .iter()
@@ -289,7 +291,7 @@ impl Keeper<'_> {
             record.witnesses.push(Witness {
                 reader: self.node_ref(id),
                 slot,
-                tensor: self.after.value(value).name.clone(),
+                tensor: self.after.value(value).name.to_string(),
                 sha256: fingerprint(&self.after.read_tensor(&tensor)?),
             });
         }

@@ -96,7 +96,7 @@ impl<'m> Restorer<'m> {
             if value.origin != Origin::Removed {
                 let reference = ValueRef {
                     scope: model.scope_path(value.scope),
-                    name: value.name.clone(),
+                    name: value.name.to_string(),
                 };
                 values.insert(reference, id);
             }
@@ -222,7 +222,7 @@ impl<'m> Restorer<'m> {
         for value in self.model.node(id).outputs.iter().flatten() {
             let reference = ValueRef {
                 scope: scope.clone(),
-                name: self.model.value(*value).name.clone(),
+                name: self.model.value(*value).name.to_string(),
             };
             self.values.insert(reference, *value);
         }
@@ -346,7 +346,9 @@ impl<'m> Restorer<'m> {
                     Edit::RemoveNode { node }
                 }
                 Origin::Initializer | Origin::Input if info.tensor.is_some() && !promised => {
-                    Edit::DropConstant { value }
+                    Edit::DropConstants {
+                        values: vec![value],
+                    }
                 }
                 _ => continue,
             };

@@ -89,7 +89,7 @@ fn a_dead_channel_comes_back() {
     let nodes: Vec<_> = unfolded
         .nodes()
         .map(|(_, node)| {
-            let name = |value: &Option<_>| unfolded.value(value.unwrap()).name.clone();
+            let name = |value: &Option<_>| unfolded.value(value.unwrap()).name.to_string();
             let inputs: Vec<String> = node.inputs.iter().map(name).collect();
             (
                 node.op_type.as_str(),

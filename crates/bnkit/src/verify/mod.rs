@@ -28,7 +28,7 @@ mod second;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use bnkit_model::onnx::{Edit, Model, NodeId, Precision};
+use bnkit_model::onnx::{Edit, Model, Name, NodeId, Precision};
 
 use crate::calibrate::Interrupt;
 use crate::data::DataSet;
@@ -195,7 +195,7 @@ pub(crate) fn by_algebra(original: &Model, plan: &Plan) -> Result<Verification> 
 fn without_dropped_outputs(original: &Model, folded: &Model) -> Result<Model> {
     let name = |model: &Model, value| model.value(value).name.clone();
     let main = original.main();
-    let stays: HashSet<String> = folded
+    let stays: HashSet<Name> = folded
         .scope(main)
         .outputs
         .iter()

@@ -49,7 +49,7 @@ impl Encoder<'_> {
         if let Carried::Tensor = kind {
             let (name, tensor) = load::tensor(&mut self.window, span)?;
             return match &tensor.payload {
-                Payload::External(_) => self.tensor(&tensor, &name),
+                Payload::External(_) => self.tensor(&tensor.into(), &name),
                 _ => Ok(None),
             };
         }

@@ -100,7 +100,7 @@ impl<'m> Encoder<'m> {
                     let number = if *id == model.main() { 7 } else { 25 };
                     put(&mut out, number, self.scope(*id)?, span);
                 }
-                ItemKind::Metadata(_) => {
+                ItemKind::Metadata => {
                     // Edits change values and append entries, so the n-th field is still the n-th entry.
                     if let Some((key, value)) = entries.next() {
                         put(&mut out, 14, self.metadata(key, value, &span)?, span);
@@ -150,7 +150,7 @@ impl<'m> Encoder<'m> {
                 ItemKind::Initializer(value) | ItemKind::Input(value) if !self.stands(*value) => {
                     continue;
                 }
-                ItemKind::ValueInfo(name) if scope.dirty && !self.is_living(scope, name) => {
+                ItemKind::ValueInfo(value) if scope.dirty && !self.is_living(scope, *value) => {
                     continue;
                 }
                 ItemKind::Node(node) => {
@@ -158,9 +158,7 @@ impl<'m> Encoder<'m> {
                     continue;
                 }
                 ItemKind::Initializer(value) => (5, self.initializer(*value)?),
-                ItemKind::Input(value)
-                    if item.span.is_none() || scope.outdated_inputs.contains(value) =>
-                {
+                ItemKind::Input(value) if item.span.is_none() || scope.outdated.contains(value) => {
                     (11, Some(self.value_info(*value)?))
                 }
                 ItemKind::Other(number) => (*number, self.other(*number, function, item)?),
@@ -217,10 +215,11 @@ impl<'m> Encoder<'m> {
         }
     }
 
-    fn is_living(&self, scope: &Scope, name: &str) -> bool {
-        let value = scope.names.get(name).map(|&id| self.model.value(id));
-        value.is_some_and(|value| value.origin != Origin::Removed)
-            && !scope.outdated_infos.contains(name)
+    /// Whether what the file says of a value still holds.
+    fn is_living(&self, scope: &Scope, value: Option<ValueId>) -> bool {
+        value.is_some_and(|value| {
+            self.model.value(value).origin != Origin::Removed && !scope.outdated.contains(&value)
+        })
     }
 
     /// The declaration of a constant that is an input too (before IR version 4).

@@ -1,5 +1,7 @@
 //! Tensors: those that are computed, and those whose external data moves to another file.
 
+use std::sync::Arc;
+
 use super::{Encoder, metadata_entry};
 use crate::onnx::model::*;
 use crate::onnx::segments::{Elements, Segments};
@@ -21,7 +23,11 @@ impl Encoder<'_> {
     }
 
     /// A tensor that does not stay as it is in the file.
-    pub(super) fn tensor(&mut self, tensor: &TensorDef, name: &str) -> Result<Option<Segments>> {
+    pub(super) fn tensor(
+        &mut self,
+        tensor: &Arc<TensorDef>,
+        name: &str,
+    ) -> Result<Option<Segments>> {
         let encoded = match &tensor.payload {
             Payload::Computed(_) | Payload::Elsewhere(_) => self.computed(tensor, name),
             Payload::External(external) if self.layout.is_some() => self.moved(tensor, external),
@@ -34,7 +40,7 @@ impl Encoder<'_> {
     }
 
     /// A tensor whose elements are not in the file: fields that have nothing to do with its type, shape or elements are kept.
-    fn computed(&mut self, tensor: &TensorDef, name: &str) -> Result<Segments> {
+    fn computed(&mut self, tensor: &Arc<TensorDef>, name: &str) -> Result<Segments> {
         let old = self.fields(tensor.span.clone().unwrap_or(0..0))?;
         let dtype = self.written_type(tensor);
         let bytes = element_count(&tensor.dims)

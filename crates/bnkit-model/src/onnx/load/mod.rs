@@ -10,14 +10,16 @@ mod tensor;
 
 pub(super) use tensor::tensor;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use prost::Message;
 
 use super::model::*;
+use super::name::Name;
 use super::resolve;
+use super::uses::Use;
 use crate::format::Format;
 use crate::source::{Source, Window};
 use crate::wire::{Field, Fields, WireType, malformed};
@@ -59,18 +61,24 @@ impl Model {
             items: Vec::new(),
             metadata: Vec::new(),
             metadata_dirty: false,
-            names: NameTable::new(),
+            inner_names: NameTable::new(),
             node_names: NameTable::new(),
         };
         if source.is_empty() {
             return Err(Error::invalid("the file is empty"));
         }
         let mut window = Window::new(&source);
-        Loader { model: &mut model }
+        let mut loader = Loader {
+            model: &mut model,
+            texts: HashSet::new(),
+        };
+        loader
             .model(&mut window)
             .and_then(|()| resolve::check_order(&model))
             .map_err(|error| Format::instead_of_onnx(&source, error))?;
         model.keep_locations();
+        model.values.shrink_to_fit();
+        model.nodes.shrink_to_fit();
         Ok(model)
     }
 }
@@ -78,6 +86,8 @@ impl Model {
 /// The main graph's id is 0, so it is reserved before anything else is read.
 struct Loader<'m> {
     model: &'m mut Model,
+    /// Operators, domains and names of attributes: few, however many nodes there are.
+    texts: HashSet<Name>,
 }
 
 fn is_bytes(field: &Field) -> Result<()> {
@@ -135,7 +145,7 @@ impl Loader<'_> {
                     if graph.replace(field.clone()).is_some() {
                         return Err(Error::invalid("the model has two graphs"));
                     }
-                    ItemKind::Scope(ScopeId(0))
+                    ItemKind::Scope(ScopeId::new(0))
                 }
                 8 => {
                     let opset: proto::OperatorSetIdProto =
@@ -146,11 +156,12 @@ impl Loader<'_> {
                 14 => {
                     let entry: proto::StringStringEntryProto =
                         decode(fields.window(), &field, "metadata_props").map_err(not_onnx)?;
-                    let key = entry.key.unwrap_or_default();
-                    self.model
-                        .metadata
-                        .push((key.clone(), entry.value.unwrap_or_default()));
-                    ItemKind::Metadata(key)
+                    let entry = (
+                        entry.key.unwrap_or_default(),
+                        entry.value.unwrap_or_default(),
+                    );
+                    self.model.metadata.push(entry);
+                    ItemKind::Metadata
                 }
                 20 => {
                     training = true;
@@ -179,9 +190,9 @@ impl Loader<'_> {
                 .model
                 .values
                 .iter_mut()
-                .filter(|value| value.scope == ScopeId(0))
+                .filter(|value| value.scope == ScopeId::new(0))
             {
-                value.uses.push_back(Use::Annotation(ScopeId(0)));
+                value.uses.push(Use::Annotation(ScopeId::new(0)));
                 value.annotated = true;
             }
         }
@@ -205,8 +216,7 @@ impl Loader<'_> {
             names: HashMap::new(),
             ends: Default::default(),
             items: Vec::new(),
-            outdated_infos: HashSet::new(),
-            outdated_inputs: HashSet::new(),
+            outdated: HashSet::new(),
             dirty: false,
         });
         id
@@ -214,14 +224,11 @@ impl Loader<'_> {
 
     /// Marks the nodes that call a local function: it hides an operator of the same name.
     fn mark_calls(&mut self) {
-        let own = |domain: &str| {
-            if domain == "ai.onnx" {
-                String::new()
-            } else {
-                domain.to_owned()
-            }
+        let own = |domain: &Name| match domain.as_str() {
+            "ai.onnx" => Name::default(),
+            _ => domain.clone(),
         };
-        let functions: HashSet<(String, String)> = self
+        let functions: HashSet<(Name, Name)> = self
             .model
             .scopes
             .iter()
@@ -238,28 +245,26 @@ impl Loader<'_> {
         }
     }
 
+    /// The one copy of an operator's, a domain's or an attribute's name.
+    fn text(&mut self, text: &str) -> Name {
+        if let Some(known) = self.texts.get(text) {
+            return known.clone();
+        }
+        let name = Name::from(text);
+        self.texts.insert(name.clone());
+        name
+    }
+
     /// Defines `name` in `scope`; every name is defined once in its scope.
     fn define(&mut self, scope: ScopeId, name: &str, origin: Origin) -> Result<ValueId> {
         let id = ValueId::new(self.model.values.len());
-        if self.model.scopes[scope.index()]
-            .names
-            .insert(name.to_owned(), id)
-            .is_some()
-        {
+        let name = Name::from(name);
+        if self.model.bind(scope, name.clone(), id).is_some() {
             return Err(Error::invalid(format!(
                 "the value \"{name}\" is defined twice"
             )));
         }
-        *self.model.names.entry(name.to_owned()).or_default() += 1;
-        self.model.values.push(Value {
-            scope,
-            name: name.to_owned(),
-            origin,
-            tensor: None,
-            uses: VecDeque::new(),
-            annotated: false,
-            declared: None,
-        });
+        self.model.values.push(Value::new(scope, name, origin));
         Ok(id)
     }
 }

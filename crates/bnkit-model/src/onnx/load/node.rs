@@ -4,6 +4,7 @@ use super::tensor::tensor;
 use super::{Loader, Opsets, decode, is_bytes};
 use crate::onnx::model::*;
 use crate::onnx::resolve;
+use crate::onnx::uses::Use;
 use crate::source::Window;
 use crate::wire::{Field, Fields};
 use crate::{Error, Result, proto};
@@ -20,46 +21,21 @@ impl Loader<'_> {
         opsets: &Opsets,
         depth: usize,
     ) -> Result<()> {
-        let mut headers = Vec::with_capacity(spans.len());
+        self.model.nodes.reserve(spans.len());
+        let mut declared = Vec::with_capacity(spans.len());
         for (item, span) in spans {
             let header = NodeHeader::read(window, &span)?;
-            let id = self.declare(scope, &header, items[item].span.clone())?;
+            let id = self.declare(scope, header, items[item].span.clone())?;
             items[item].kind = ItemKind::Node(id);
-            headers.push((id, header));
+            declared.push((id, span));
         }
-        for (id, header) in &headers {
-            let place = |error: Error| error.at(header.place());
-            let mut inputs = Vec::with_capacity(header.inputs.len());
-            for (slot, name) in header.inputs.iter().enumerate() {
-                if name.is_empty() {
-                    inputs.push(None);
-                    continue;
-                }
-                let value =
-                    resolve::lookup_from(self.model, scope, Some(*id), name).ok_or_else(|| {
-                        place(Error::invalid(format!(
-                            "reads \"{name}\", which nothing defines"
-                        )))
-                    })?;
-                self.model.values[value.index()]
-                    .uses
-                    .push_back(Use::Node(*id, slot));
-                inputs.push(Some(value));
-            }
-            drop_absent(&mut inputs);
-            self.model.nodes[id.index()].inputs = inputs;
-            for field in &header.attributes {
-                let attribute = self
-                    .attribute(window, field, *id, opsets, depth)
-                    .map_err(place)?;
-                let attributes = &mut self.model.nodes[id.index()].attributes;
-                // Of two, one reader takes the first and the next one the last: nobody could say what the node computes.
-                if attributes.iter().any(|other| other.name == attribute.name) {
-                    let message = format!("has the attribute \"{}\" twice", attribute.name);
-                    return Err(place(Error::invalid(message)));
-                }
-                attributes.push(attribute);
-            }
+        for (id, span) in declared {
+            // Read once more, rather than all kept.
+            let content = NodeContent::read(window, &span)?;
+            self.inputs(scope, id, &content.inputs)
+                .map_err(|error| error.at(self.model.describe(id)))?;
+            self.attributes(window, id, &content.attributes, opsets, depth)
+                .map_err(|error| error.at(self.model.describe(id)))?;
         }
         Ok(())
     }
@@ -68,7 +44,7 @@ impl Loader<'_> {
     fn declare(
         &mut self,
         scope: ScopeId,
-        header: &NodeHeader,
+        header: NodeHeader,
         span: Option<Span>,
     ) -> Result<NodeId> {
         let id = NodeId::new(self.model.nodes.len());
@@ -83,16 +59,15 @@ impl Loader<'_> {
             });
         }
         drop_absent(&mut outputs);
-        let domain = if header.domain == "ai.onnx" {
-            ""
-        } else {
-            &header.domain
+        let domain = match header.domain.as_str() {
+            "ai.onnx" => "",
+            domain => domain,
         };
-        self.model.nodes.push(Node {
+        let node = Node {
             scope,
-            name: header.name.clone(),
-            op_type: header.op_type.clone(),
-            domain: domain.to_owned(),
+            name: header.name.into(),
+            op_type: self.text(&header.op_type),
+            domain: self.text(domain),
             inputs: Vec::new(),
             outputs,
             attributes: Vec::new(),
@@ -101,10 +76,57 @@ impl Loader<'_> {
             neighbours: Default::default(),
             span,
             dirty: false,
-        });
+        };
+        self.model.nodes.push(node);
         self.model.link_in_front(id, None);
         self.model.take_node_name(id);
         Ok(id)
+    }
+
+    /// Connects what a node reads.
+    fn inputs(&mut self, scope: ScopeId, id: NodeId, names: &[String]) -> Result<()> {
+        let mut inputs = Vec::with_capacity(names.len());
+        for (slot, name) in names.iter().enumerate() {
+            if name.is_empty() {
+                inputs.push(None);
+                continue;
+            }
+            let value =
+                resolve::lookup_from(self.model, scope, Some(id), name).ok_or_else(|| {
+                    Error::invalid(format!("reads \"{name}\", which nothing defines"))
+                })?;
+            self.model.values[value.index()]
+                .uses
+                .push(Use::Node(id, slot));
+            inputs.push(Some(value));
+        }
+        drop_absent(&mut inputs);
+        self.model.nodes[id.index()].inputs = inputs;
+        Ok(())
+    }
+
+    fn attributes(
+        &mut self,
+        window: &mut Window<'_>,
+        id: NodeId,
+        fields: &[Field],
+        opsets: &Opsets,
+        depth: usize,
+    ) -> Result<()> {
+        self.model.nodes[id.index()]
+            .attributes
+            .reserve_exact(fields.len());
+        for field in fields {
+            let attribute = self.attribute(window, field, id, opsets, depth)?;
+            let attributes = &mut self.model.nodes[id.index()].attributes;
+            // Of two, one reader takes the first and the next one the last: nobody could say what the node computes.
+            if attributes.iter().any(|other| other.name == attribute.name) {
+                let message = format!("has the attribute \"{}\" twice", attribute.name);
+                return Err(Error::invalid(message));
+            }
+            attributes.push(attribute);
+        }
+        Ok(())
     }
 
     fn attribute(
@@ -116,12 +138,12 @@ impl Loader<'_> {
         depth: usize,
     ) -> Result<Attribute> {
         let header = AttributeHeader::read(window, field)?;
-        let name = header.name;
+        let name = self.text(&header.name);
         let place = |error: Error| error.at(format!("attribute \"{name}\""));
         let value = if !header.reference.is_empty() {
             AttributeValue::Reference(header.reference)
         } else if let Some(span) = header.tensor.filter(|_| matches!(header.kind, 0 | 4)) {
-            AttributeValue::Tensor(tensor(window, span).map_err(place)?.1)
+            AttributeValue::Tensor(tensor(window, span).map_err(place)?.1.into())
         } else if !header.graphs.is_empty() && matches!(header.kind, 0 | 5 | 10) {
             let node = &self.model.nodes[owner.index()];
             // What rules know to have no body is removed and exchanged as a whole.
@@ -170,15 +192,13 @@ fn drop_absent(slots: &mut Vec<Option<ValueId>>) {
     }
 }
 
-/// The plain fields of a node; attributes are read after its inputs are resolved.
+/// What a node is, and what it writes.
 #[derive(Default)]
 struct NodeHeader {
     name: String,
     op_type: String,
     domain: String,
-    inputs: Vec<String>,
     outputs: Vec<String>,
-    attributes: Vec<Field>,
 }
 
 impl NodeHeader {
@@ -186,17 +206,12 @@ impl NodeHeader {
         let mut header = Self::default();
         let mut fields = Fields::new(window, span.clone());
         while let Some(field) = fields.next()? {
-            if !matches!(field.number, 1..=5 | 7) {
+            if !matches!(field.number, 2..=4 | 7) {
                 continue;
             }
             is_bytes(&field)?;
-            if field.number == 5 {
-                header.attributes.push(field);
-                continue;
-            }
             let text = fields.window().text(field.payload)?;
             match field.number {
-                1 => header.inputs.push(text),
                 2 => header.outputs.push(text),
                 3 => header.name = text,
                 4 => header.op_type = text,
@@ -216,6 +231,34 @@ impl NodeHeader {
             name.map_or("", String::as_str),
             self.op_type
         )
+    }
+}
+
+/// What a node reads, and the places of its attributes.
+#[derive(Default)]
+struct NodeContent {
+    inputs: Vec<String>,
+    attributes: Vec<Field>,
+}
+
+impl NodeContent {
+    fn read(window: &mut Window<'_>, span: &Span) -> Result<Self> {
+        let mut content = Self::default();
+        let mut fields = Fields::new(window, span.clone());
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => {
+                    is_bytes(&field)?;
+                    content.inputs.push(fields.window().text(field.payload)?);
+                }
+                5 => {
+                    is_bytes(&field)?;
+                    content.attributes.push(field);
+                }
+                _ => {}
+            }
+        }
+        Ok(content)
     }
 }
 

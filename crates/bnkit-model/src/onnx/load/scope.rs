@@ -8,6 +8,7 @@ use super::tensor::{tensor, tensor_name};
 use super::{Loader, Opsets, decode, is_bytes};
 use crate::onnx::model::*;
 use crate::onnx::resolve;
+use crate::onnx::uses::Use;
 use crate::source::Window;
 use crate::wire::{Field, Fields, malformed};
 use crate::{DType, Error, Limits, Result, proto};
@@ -64,13 +65,16 @@ impl Loader<'_> {
             let id = self
                 .define(scope, &name, Origin::Input)
                 .map_err(|error| error.at(format!("input \"{name}\"")))?;
-            self.model.values[id.index()].declared = declared;
+            self.declare_type(id, declared);
             self.model.scopes[scope.index()].inputs.push(id);
             items[item].kind = ItemKind::Input(id);
         }
         for (item, span) in tensors {
             let (name, tensor) = tensor(window, span)?;
-            let existing = self.model.scopes[scope.index()].names.get(&name).copied();
+            let existing = self.model.scopes[scope.index()]
+                .names
+                .get(name.as_str())
+                .copied();
             let id = match existing {
                 Some(id)
                     if self.model.values[id.index()].origin == Origin::Input
@@ -85,7 +89,7 @@ impl Loader<'_> {
                 }
                 None => self.define(scope, &name, Origin::Initializer)?,
             };
-            self.model.values[id.index()].tensor = Some(tensor);
+            self.model.values[id.index()].tensor = Some(tensor.into());
             self.model.scopes[scope.index()].initializers.push(id);
             items[item].kind = ItemKind::Initializer(id);
         }
@@ -93,7 +97,7 @@ impl Loader<'_> {
             let name = self.sparse_name(window, span)?;
             let names = &self.model.scopes[scope.index()].names;
             let is_input = |id: &ValueId| self.model.values[id.index()].origin == Origin::Input;
-            if !names.get(&name).is_some_and(is_input) {
+            if !names.get(name.as_str()).is_some_and(is_input) {
                 self.define(scope, &name, Origin::Initializer)?;
             }
         }
@@ -103,19 +107,22 @@ impl Loader<'_> {
         }
         for (item, span) in infos {
             let (name, declared) = value_info(window, span)?;
-            if let Some(&id) = self.model.scopes[scope.index()].names.get(&name) {
-                let value = &mut self.model.values[id.index()];
-                value.declared = value.declared.take().or(declared);
+            let id = self.model.scopes[scope.index()]
+                .names
+                .get(name.as_str())
+                .copied();
+            if let Some(id) = id {
+                self.declare_type(id, declared);
             }
-            items[item].kind = ItemKind::ValueInfo(name);
+            items[item].kind = ItemKind::ValueInfo(id);
         }
         for (item, span) in outputs {
             let (name, declared) = value_info(window, span)?;
             let id = self.output(scope, &name)?;
-            let value = &mut self.model.values[id.index()];
-            value.declared = value.declared.take().or(declared);
+            self.declare_type(id, declared);
             items[item].kind = ItemKind::Output(id);
         }
+        items.shrink_to_fit();
         self.model.scopes[scope.index()].items = items;
         Ok(scope)
     }
@@ -129,6 +136,7 @@ impl Loader<'_> {
         let mut items = Vec::new();
         let mut nodes = Vec::new();
         let (mut inputs, mut outputs, mut opsets) = (Vec::new(), Vec::new(), Vec::new());
+        let mut infos = Vec::new();
         let (mut name, mut domain) = (String::new(), String::new());
         let mut fields = Fields::new(window, field.payload.clone());
         while let Some(field) = fields.next()? {
@@ -136,7 +144,6 @@ impl Loader<'_> {
                 is_bytes(&field)?;
                 fields.window().text(field.payload.clone())
             };
-            let mut kind = ItemKind::Other(field.number);
             match field.number {
                 1 => name = text()?,
                 4 => inputs.push(text()?),
@@ -153,13 +160,13 @@ impl Loader<'_> {
                 10 => domain = text()?,
                 12 => {
                     is_bytes(&field)?;
-                    kind =
-                        ItemKind::ValueInfo(value_info(fields.window(), field.payload.clone())?.0);
+                    let (name, _) = value_info(fields.window(), field.payload.clone())?;
+                    infos.push((items.len(), name));
                 }
                 _ => {}
             }
             items.push(Item {
-                kind,
+                kind: ItemKind::Other(field.number),
                 span: Some(field.whole),
             });
         }
@@ -169,7 +176,11 @@ impl Loader<'_> {
             Arc::new(opsets)
         };
         let place = format!("function \"{name}\"");
-        let scope = self.new_scope(ScopeKind::Function { domain, name }, None, &opsets);
+        let kind = ScopeKind::Function {
+            domain: domain.into(),
+            name: name.into(),
+        };
+        let scope = self.new_scope(kind, None, &opsets);
         for name in inputs {
             let id = self
                 .define(scope, &name, Origin::Input)
@@ -181,6 +192,10 @@ impl Loader<'_> {
         for name in outputs {
             self.output(scope, &name)
                 .map_err(|error| error.at(&place))?;
+        }
+        let names = &self.model.scopes[scope.index()].names;
+        for (item, name) in infos {
+            items[item].kind = ItemKind::ValueInfo(names.get(name.as_str()).copied());
         }
         self.model.scopes[scope.index()].items = items;
         Ok(scope)
@@ -211,11 +226,17 @@ impl Loader<'_> {
         for name in annotation.tensor_name.into_iter().chain(parameters) {
             if let Some(value) = resolve::lookup(self.model, scope, &name) {
                 let value = &mut self.model.values[value.index()];
-                value.uses.push_back(Use::Annotation(scope));
+                value.uses.push(Use::Annotation(scope));
                 value.annotated = true;
             }
         }
         Ok(())
+    }
+
+    /// Notes the type that the file declares for a value: the first one that says it holds.
+    fn declare_type(&mut self, id: ValueId, declared: Option<TensorType>) {
+        let value = &mut self.model.values[id.index()];
+        value.declared = value.declared.take().or(declared.map(Arc::new));
     }
 
     /// Registers an output of `scope`: it may name any value that is visible there.
@@ -228,7 +249,7 @@ impl Loader<'_> {
         outputs.push(id);
         self.model.values[id.index()]
             .uses
-            .push_back(Use::Output(scope, slot));
+            .push(Use::Output(scope, slot));
         Ok(id)
     }
 }

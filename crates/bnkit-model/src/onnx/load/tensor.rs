@@ -107,7 +107,7 @@ impl Header {
                 (Some(found), Some(expected)) if found != expected => {
                     mismatch(expected, format!("its external data has {found}"))
                 }
-                _ => Ok(Payload::External(external)),
+                _ => Ok(Payload::External(external.into())),
             };
         }
         if let Some(raw) = self.raw.filter(|raw| self.typed == 0 || !raw.is_empty()) {

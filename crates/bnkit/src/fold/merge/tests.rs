@@ -43,7 +43,7 @@ fn nudge(model: &mut Model, value: ValueId, at: usize) {
     numbers[at] += 0.01;
     let tensor = NewTensor {
         dtype: tensor.dtype,
-        dims: tensor.dims,
+        dims: tensor.dims.clone(),
         recipe: Recipe::values(numbers).into(),
     };
     model.apply(&[Edit::SetConstant { value, tensor }]).unwrap();

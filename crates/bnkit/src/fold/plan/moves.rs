@@ -146,12 +146,12 @@ fn moved(site: NodeId, journey: Journey, absorbed: Vec<Absorbed>) -> (Journey, R
 /// What an edit claims for itself: two edits with the same key depend on each other.
 fn key(edit: &Edit, model: &Model) -> Option<String> {
     match edit {
-        Edit::SetConstant { value, .. } => Some(model.value(*value).name.clone()),
+        Edit::SetConstant { value, .. } => Some(model.value(*value).name.to_string()),
         Edit::AddConstant { name, .. } => Some(name.clone()),
         Edit::SetInput { node, slot, .. } => model
             .node(*node)
             .input(*slot)
-            .map(|value| model.value(value).name.clone()),
+            .map(|value| model.value(value).name.to_string()),
         _ => None,
     }
 }

@@ -17,7 +17,7 @@ impl Planner<'_> {
         let info = self.model.node(node);
         let output = info
             .output(0)
-            .map(|value| self.model.value(value).name.clone());
+            .map(|value| self.model.value(value).name.to_string());
         let mut site = Site {
             node: self.model.label(node).to_owned(),
             module: None,

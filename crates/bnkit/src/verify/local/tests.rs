@@ -160,7 +160,7 @@ fn with_one_constant_off(folded: &Model) -> Vec<(String, Model)> {
             recipe: Arc::new(Recipe::values(numbers)),
         };
         off.apply(&[Edit::SetConstant { value, tensor }]).unwrap();
-        all.push((folded.value(value).name.clone(), off));
+        all.push((folded.value(value).name.to_string(), off));
     }
     all
 }

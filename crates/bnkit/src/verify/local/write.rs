@@ -97,8 +97,8 @@ impl Writer<'_> {
     fn node(&mut self, id: NodeId) -> Result<(), String> {
         let node = self.model.node(id);
         let mut proto = NodeProto {
-            op_type: Some(node.op_type.clone()),
-            domain: Some(node.domain.clone()),
+            op_type: Some(node.op_type.to_string()),
+            domain: Some(node.domain.to_string()),
             name: Some(self.model.label(id).to_owned()),
             ..Default::default()
         };
@@ -149,7 +149,8 @@ impl Writer<'_> {
         let codes = node
             .input(0)
             .filter(|codes| !self.names.contains_key(codes));
-        let exact = codes.and_then(|codes| Some((codes, self.model.value(codes).tensor.as_ref()?)));
+        let exact =
+            codes.and_then(|codes| Some((codes, self.model.value(codes).tensor.as_deref()?)));
         if let Some((codes, tensor)) = exact
             && tensor.dtype == DType::I32
             && matches!(tensor.payload, Payload::Computed(_))
@@ -196,7 +197,7 @@ impl Writer<'_> {
 
     fn attribute(&self, op_type: &str, attribute: &Attribute) -> Result<AttributeProto, String> {
         let mut proto = AttributeProto {
-            name: Some(attribute.name.clone()),
+            name: Some(attribute.name.to_string()),
             ..Default::default()
         };
         // Types that an operator produces.
