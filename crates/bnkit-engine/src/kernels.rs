@@ -10,6 +10,9 @@ use std::hint::black_box;
 /// Partial sums per plane: four vectors of AVX-512, enough to hide the latency of an addition.
 const LANES: usize = 32;
 
+/// What is left of a plane goes into the partial sums so many at a time: a vector of AVX-512.
+const PART: usize = 8;
+
 /// How many times the sum of squares may shrink when it is brought to the mean: two digits of f64's sixteen.
 const CANCELLING: f64 = 64.0;
 
@@ -166,7 +169,18 @@ fn deviations<T: Copy + Into<f64>>(
                 squares[lane] += deviation * deviation;
             }
         }
-        for (lane, &value) in rest.iter().enumerate() {
+        // Of planes of 7 × 7 this is a third: as wide as there is something.
+        let (parts, last) = rest.as_chunks::<PART>();
+        let lanes = sums.as_chunks_mut::<PART>().0.iter_mut();
+        let lanes = lanes.zip(squares.as_chunks_mut::<PART>().0);
+        for (part, (sums, squares)) in parts.iter().zip(lanes) {
+            for lane in 0..PART {
+                let deviation = part[lane].into() - centre;
+                sums[lane] += deviation;
+                squares[lane] += deviation * deviation;
+            }
+        }
+        for (lane, &value) in (parts.len() * PART..).zip(last) {
             let deviation = value.into() - centre;
             sums[lane] += deviation;
             squares[lane] += deviation * deviation;
