@@ -11,7 +11,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::external::ExternalFiles;
 use super::name::Name;
@@ -74,8 +74,8 @@ pub struct Model {
     pub(crate) metadata_dirty: bool,
     /// The names of values of all scopes but the main graph, whose own table has the others.
     pub(crate) inner_names: NameTable,
-    /// The names of the nodes that stand in the graph.
-    pub(crate) node_names: NameTable,
+    /// The names of the nodes that stand in the graph, once a fresh one was asked for.
+    pub(crate) node_names: OnceLock<NameTable>,
 }
 
 /// How many values or nodes bear a name; what a fresh name must not be in.

@@ -98,7 +98,14 @@ impl Model {
 
     /// A name that no node of the model has: `wanted`, or `wanted` with a number.
     pub fn fresh_node_name(&self, wanted: &str) -> String {
-        fresh(wanted, |name| self.node_names.contains_key(name))
+        let taken = self.node_names.get_or_init(|| {
+            let mut taken = NameTable::new();
+            for (_, node) in self.nodes().filter(|(_, node)| !node.name.is_empty()) {
+                *taken.entry(node.name.clone()).or_default() += 1;
+            }
+            taken
+        });
+        fresh(wanted, |name| taken.contains_key(name))
     }
 
     /// From now on `name` means `id` in `scope`. What it meant before, if anything.
@@ -123,15 +130,19 @@ impl Model {
 
     /// Notes the name of a node that stands in the graph from now on.
     pub(super) fn take_node_name(&mut self, node: NodeId) {
-        let name = self.nodes[node.index()].name.clone();
-        if !name.is_empty() {
-            *self.node_names.entry(name).or_default() += 1;
+        let name = &self.nodes[node.index()].name;
+        if let Some(taken) = self.node_names.get_mut()
+            && !name.is_empty()
+        {
+            *taken.entry(name.clone()).or_default() += 1;
         }
     }
 
     /// Gives up the name of a node that stands there no longer.
     pub(super) fn free_node_name(&mut self, node: NodeId) {
-        free(&mut self.node_names, &self.nodes[node.index()].name);
+        if let Some(taken) = self.node_names.get_mut() {
+            free(taken, &self.nodes[node.index()].name);
+        }
     }
 
     /// The bodies of a node, in the order of its attributes.

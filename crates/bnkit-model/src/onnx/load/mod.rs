@@ -12,7 +12,7 @@ pub(super) use tensor::tensor;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prost::Message;
 
@@ -62,7 +62,7 @@ impl Model {
             metadata: Vec::new(),
             metadata_dirty: false,
             inner_names: NameTable::new(),
-            node_names: NameTable::new(),
+            node_names: OnceLock::new(),
         };
         if source.is_empty() {
             return Err(Error::invalid("the file is empty"));

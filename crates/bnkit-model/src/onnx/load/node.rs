@@ -79,7 +79,6 @@ impl Loader<'_> {
         };
         self.model.nodes.push(node);
         self.model.link_in_front(id, None);
-        self.model.take_node_name(id);
         Ok(id)
     }
 
