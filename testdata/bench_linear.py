@@ -1,4 +1,4 @@
-"""Time per BatchNorm of whole processes, for graphs of 10 to 10,000 BatchNorms: a table for docs/benchmarks.md and a plot.
+"""Time per BatchNorm, and memory, of whole processes, for graphs of 10 to 10,000 BatchNorms: a table for docs/benchmarks.md and a plot.
 
     cargo build --release --workspace
     python testdata/bench_linear.py --write           # table and docs/linear.svg; without --write the table is printed
@@ -168,8 +168,8 @@ def timed(program, options, model, folder):
 
 
 def measure(given, folder):
-    """Milliseconds per BatchNorm: (shape, command) → {count: median}."""
-    found = {}
+    """Milliseconds per BatchNorm: (shape, command) → {count: median}; and (shape, command) → MB at most of the largest graph."""
+    found, peaks = {}, {}
     for shape in SHAPES:
         for count in given.sizes:
             model = made(shape, count, folder)
@@ -180,12 +180,14 @@ def measure(given, folder):
             for turn in range(given.rounds):
                 names = list(commands)
                 for name in names[turn % len(names):] + names[:turn % len(names)]:
-                    times[name].append(timed(given.program, commands[name], model, folder).seconds)
+                    result = timed(given.program, commands[name], model, folder)
+                    times[name].append(result.seconds)
+                    peaks[shape, name] = max(result.peak, peaks.get((shape, name), 0) if count == given.sizes[-1] else 0)
             for name, seconds in times.items():
                 found.setdefault((shape, name), {})[count] = 1e3 * statistics.median(seconds) / count
             print(f"{shape} {count}", {name: f"{statistics.median(s):.3f} s" for name, s in times.items()}, file=sys.stderr)
             model.unlink()
-    return found
+    return found, peaks
 
 
 COLOURS = ["#4477aa", "#cc6677", "#228833", "#aa8800", "#aa3377"]
@@ -242,16 +244,19 @@ def main():
     busy = load()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        found = measure(given, folder)
+        found, peaks = measure(given, folder)
         deep = statistics.median(
             timed(given.program, COMMANDS["fold --no-verify"], made("cheap", 100_000, folder), folder).seconds for _ in range(3)
         )
     rows = [
-        [shape, command, *(f"{values[count]:.3f}" if count in values else "" for count in given.sizes)]
+        [
+            shape, command, *(f"{values[count]:.3f}" if count in values else "" for count in given.sizes),
+            f"{peaks[shape, command]:.0f}" if given.sizes[-1] in values else "",
+        ]
         for (shape, command), values in found.items()
     ]
     text = f"{machine()}; {given.rounds} rounds.{busy}\n\n"
-    text += table(["graph", "command, ms per BatchNorm", *(f"{count:,}" for count in given.sizes)], rows)
+    text += table(["graph", "command, ms per BatchNorm", *(f"{count:,}" for count in given.sizes), f"peak MB at {given.sizes[-1]:,}"], rows)
     text += f"\n\nA chain of 100,000 cheap operators with one BatchNorm at its end: `fold --no-verify` {deep:.2f} s."
     if given.write:
         between_markers(DOCS / "benchmarks.md", "bench_linear", text)
