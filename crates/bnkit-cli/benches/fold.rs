@@ -14,9 +14,10 @@ use std::time::Instant;
 
 mod common;
 
+use bnkit_model::DType;
+use bnkit_model::onnx::TensorType;
 use bnkit_model::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 };
 use common::timed;
 use prost::Message;
@@ -98,35 +99,13 @@ fn measure(model: &Path, folder: &Path) -> String {
 fn synthetic(folder: &Path, megabytes: usize) -> PathBuf {
     const CHANNELS: usize = 512;
     let layers = (megabytes * 1_000_000).div_ceil(CHANNELS * CHANNELS * 9 * 4);
-    let tensor = |name: String, dims: &[usize], at: &dyn Fn(usize) -> f32| TensorProto {
-        name: Some(name),
-        dims: dims.iter().map(|&dim| dim as i64).collect(),
-        data_type: Some(1),
-        raw_data: Some(
-            (0..dims.iter().product())
-                .flat_map(|index| at(index).to_le_bytes())
-                .collect::<Vec<u8>>()
-                .into(),
-        ),
-        ..Default::default()
+    let tensor = |name: String, dims: &[usize], at: &dyn Fn(usize) -> f32| {
+        let sizes: Vec<i64> = dims.iter().map(|&dim| dim as i64).collect();
+        TensorProto::floats(name, &sizes, (0..dims.iter().product()).map(at))
     };
-    let port = |name: &str| ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(type_proto::Tensor {
-                elem_type: Some(1),
-                shape: Some(TensorShapeProto {
-                    dim: [1, CHANNELS as i64, 16, 16]
-                        .map(|size| tensor_shape_proto::Dimension {
-                            value: Some(tensor_shape_proto::dimension::Value::DimValue(size)),
-                            ..Default::default()
-                        })
-                        .to_vec(),
-                }),
-            })),
-            ..Default::default()
-        }),
-        ..Default::default()
+    let port = |name: &str| {
+        let declared = TensorType::known(DType::F32, &[1, CHANNELS, 16, 16]);
+        ValueInfoProto::tensor(name, &declared)
     };
     let mut graph = GraphProto {
         name: Some("chain".to_owned()),
@@ -153,39 +132,24 @@ fn synthetic(folder: &Path, megabytes: usize) -> PathBuf {
                     offset + index as f32 * 1e-3
                 }));
         }
+        let inputs = [value, name("conv.weight")];
         graph.node.push(NodeProto {
-            op_type: Some("Conv".to_owned()),
-            name: Some(name("conv")),
-            input: vec![value, name("conv.weight")],
-            output: vec![name("conv_out")],
             attribute: vec![AttributeProto {
                 name: Some("pads".to_owned()),
                 r#type: Some(7),
                 ints: vec![1, 1, 1, 1],
                 ..Default::default()
             }],
-            ..Default::default()
+            ..NodeProto::of("Conv", inputs, [name("conv_out")]).named(name("conv"))
         });
         let parameters = ["bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"].map(name);
         value = name("bn_out");
-        graph.node.push(NodeProto {
-            op_type: Some("BatchNormalization".to_owned()),
-            name: Some(name("bn")),
-            input: [vec![name("conv_out")], parameters.to_vec()].concat(),
-            output: vec![value.clone()],
-            ..Default::default()
-        });
+        let inputs = [vec![name("conv_out")], parameters.to_vec()].concat();
+        let norm = NodeProto::of("BatchNormalization", inputs, [value.clone()]);
+        graph.node.push(norm.named(name("bn")));
     }
     graph.output.push(port(&value));
-    let model = ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![OperatorSetIdProto {
-            version: Some(17),
-            ..Default::default()
-        }],
-        graph: Some(graph),
-        ..Default::default()
-    };
+    let model = ModelProto::of(graph, 17);
     let path = folder.join(format!("chain-{megabytes}.onnx"));
     std::fs::write(&path, model.encode_to_vec()).expect("the model is written");
     path

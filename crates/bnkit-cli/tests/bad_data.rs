@@ -5,10 +5,9 @@ mod common;
 
 use std::fs;
 
-use bnkit_model::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto,
-    type_proto::{self, Value},
-};
+use bnkit_model::DType;
+use bnkit_model::onnx::TensorType;
+use bnkit_model::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use common::{bnkit, floats, folder_with, names, npy};
 use prost::Message;
 use tempfile::TempDir;
@@ -207,36 +206,16 @@ fn options_that_do_not_go_together() {
 
 /// Global average pool, then BatchNorm: what training frameworks refuse with one sample.
 fn pooled() -> Vec<u8> {
-    let tensor = |name: &str, value: f32| TensorProto {
-        name: Some(name.to_owned()),
-        dims: vec![2],
-        data_type: Some(1),
-        raw_data: Some(
-            [value, value]
-                .iter()
-                .flat_map(|x| x.to_le_bytes())
-                .collect::<Vec<u8>>()
-                .into(),
-        ),
-        ..Default::default()
+    let tensor = |name: &str, value: f32| TensorProto::floats(name, &[2], [value, value]);
+    let port = |name: &str| {
+        let declared = TensorType {
+            dtype: DType::F32,
+            dims: None,
+        };
+        ValueInfoProto::tensor(name, &declared)
     };
-    let port = |name: &str| ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(Value::TensorType(type_proto::Tensor {
-                elem_type: Some(1),
-                ..Default::default()
-            })),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let node = |op: &str, inputs: &[&str], output: &str| NodeProto {
-        op_type: Some(op.to_owned()),
-        name: Some(format!("/{op}")),
-        input: inputs.iter().map(|&name| name.to_owned()).collect(),
-        output: vec![output.to_owned()],
-        ..Default::default()
+    let node = |op: &str, inputs: &[&str], output: &str| {
+        NodeProto::of(op, inputs.iter().copied(), [output]).named(format!("/{op}"))
     };
     let graph = GraphProto {
         name: Some("g".to_owned()),
@@ -254,17 +233,7 @@ fn pooled() -> Vec<u8> {
         ],
         ..Default::default()
     };
-    let opset = OperatorSetIdProto {
-        version: Some(17),
-        ..Default::default()
-    };
-    ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![opset],
-        graph: Some(graph),
-        ..Default::default()
-    }
-    .encode_to_vec()
+    ModelProto::of(graph, 17).encode_to_vec()
 }
 
 #[test]

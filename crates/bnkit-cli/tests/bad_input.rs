@@ -4,9 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use bnkit_model::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
-};
+use bnkit_model::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use prost::Message;
 use tempfile::TempDir;
 
@@ -83,37 +81,16 @@ fn rejects(bytes: &[u8], words: &[&str]) {
 }
 
 fn tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
-    TensorProto {
-        name: Some(name.to_owned()),
-        dims: dims.to_vec(),
-        data_type: Some(1),
-        raw_data: Some(
-            values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect::<Vec<u8>>()
-                .into(),
-        ),
-        ..Default::default()
-    }
+    TensorProto::floats(name, dims, values.iter().copied())
 }
 
 fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
-    NodeProto {
-        op_type: Some(op.to_owned()),
-        name: Some(format!("{output}_node")),
-        input: inputs.iter().map(|&name| name.to_owned()).collect(),
-        output: vec![output.to_owned()],
-        ..Default::default()
-    }
+    NodeProto::of(op, inputs.iter().copied(), [output]).named(format!("{output}_node"))
 }
 
 /// Conv (2 channels, 1×1) and BatchNorm, as one may break it.
 fn graph() -> GraphProto {
-    let port = |name: &str| ValueInfoProto {
-        name: Some(name.to_owned()),
-        ..Default::default()
-    };
+    let port = |name: &str| ValueInfoProto::untyped(name);
     GraphProto {
         name: Some("g".to_owned()),
         input: vec![port("x")],
@@ -134,17 +111,7 @@ fn graph() -> GraphProto {
 }
 
 fn encode(graph: GraphProto) -> Vec<u8> {
-    let opset = OperatorSetIdProto {
-        version: Some(17),
-        ..Default::default()
-    };
-    ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![opset],
-        graph: Some(graph),
-        ..Default::default()
-    }
-    .encode_to_vec()
+    ModelProto::of(graph, 17).encode_to_vec()
 }
 
 fn broken(change: impl FnOnce(&mut GraphProto)) -> Vec<u8> {
@@ -354,10 +321,7 @@ fn bodies_nested_too_deeply() {
             ..Default::default()
         };
     }
-    inner.input.push(ValueInfoProto {
-        name: Some("x".to_owned()),
-        ..Default::default()
-    });
+    inner.input.push(ValueInfoProto::untyped("x"));
     rejects(&encode(inner), &["deep"]);
 }
 

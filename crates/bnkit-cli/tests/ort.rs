@@ -10,10 +10,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-use bnkit_model::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
-};
+use bnkit_model::DType;
+use bnkit_model::onnx::{Dim, TensorType};
+use bnkit_model::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use common::{Run, command, names};
 use prost::Message;
 use tempfile::TempDir;
@@ -25,44 +24,21 @@ fn noise(count: usize, of: f64) -> Vec<f32> {
 }
 
 fn tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
-    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-    TensorProto {
-        name: Some(name.to_owned()),
-        dims: dims.to_vec(),
-        data_type: Some(1),
-        raw_data: Some(bytes.into()),
-        ..Default::default()
-    }
+    TensorProto::floats(name, dims, values.iter().copied())
 }
 
+/// A value whose negative dimensions are unknown.
 fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
-    let dim = |&size: &i64| tensor_shape_proto::Dimension {
-        value: (size >= 0).then_some(tensor_shape_proto::dimension::Value::DimValue(size)),
-        ..Default::default()
+    let dim = |&size: &i64| u64::try_from(size).map_or(Dim::Unknown, Dim::Known);
+    let declared = TensorType {
+        dtype: DType::F32,
+        dims: Some(dims.iter().map(dim).collect()),
     };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(type_proto::Tensor {
-                elem_type: Some(1),
-                shape: Some(TensorShapeProto {
-                    dim: dims.iter().map(dim).collect(),
-                }),
-            })),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    ValueInfoProto::tensor(name, &declared)
 }
 
 fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
-    NodeProto {
-        op_type: Some(op.to_owned()),
-        name: Some(format!("/{output}/{op}")),
-        input: inputs.iter().map(|&name| name.to_owned()).collect(),
-        output: vec![output.to_owned()],
-        ..Default::default()
-    }
+    NodeProto::of(op, inputs.iter().copied(), [output]).named(format!("/{output}/{op}"))
 }
 
 /// Conv, BatchNorm (of this β) and an operator that tract refuses, on an image of a size that the file does not say.
@@ -86,16 +62,7 @@ fn network(beta: f32) -> Vec<u8> {
         ],
         ..Default::default()
     };
-    let model = ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![OperatorSetIdProto {
-            version: Some(17),
-            ..Default::default()
-        }],
-        graph: Some(graph),
-        ..Default::default()
-    };
-    model.encode_to_vec()
+    ModelProto::of(graph, 17).encode_to_vec()
 }
 
 fn folder() -> TempDir {

@@ -3,9 +3,11 @@
 //! `BNKIT_BLESS=1 cargo test -p bnkit-model --test schema` writes the file anew.
 //!
 //! Used for messages that are small (types, annotations, attributes). Graphs and tensors are walked field by field
-//! instead, since prost drops what it does not know and copies what it does.
+//! instead, since prost drops what it does not know and copies what it does. `build` makes small messages by hand.
 
+mod build;
 // Generated code: its style is the generator's, and the schema documents itself.
-#![allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+mod onnx;
 
-include!("proto/onnx.rs");
+pub use onnx::*;

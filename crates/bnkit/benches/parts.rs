@@ -15,11 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bnkit::fold::{self, Options, Plan};
-use bnkit::model::onnx::{Model, Payload, Precision, SaveOptions, Types};
-use bnkit::model::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
-};
+use bnkit::model::DType;
+use bnkit::model::onnx::{Model, Payload, Precision, SaveOptions, TensorType, Types};
+use bnkit::model::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use bnkit::report::Verdict;
 use bnkit::verify::{self, VerifyOptions, algebra};
 use bnkit_engine::Moments;
@@ -35,49 +33,28 @@ fn main() {
 
 /// A BatchNorm's parameter: numbers above 0, at most 1.
 fn vector(name: String, channels: usize) -> TensorProto {
-    tensor(name, &[channels], |step| (step + 1.0) / 101.0)
+    tensor(name, &[channels as i64], |step| (step + 1.0) / 101.0)
 }
 
 /// A kernel of both signs, the smaller the more channels there are: else a long chain overflows, and there is nothing to prove.
 fn kernel(name: String, channels: usize) -> TensorProto {
     let scale = 50.0 * (channels as f32).sqrt();
+    let channels = channels as i64;
     tensor(name, &[channels, channels, 1, 1], |step| {
         (step - 50.0) / scale
     })
 }
 
 /// An initializer whose elements are made of steps from 0 to 100.
-fn tensor(name: String, dims: &[usize], element: impl Fn(f32) -> f32) -> TensorProto {
-    let count: usize = dims.iter().product();
-    let bytes: Vec<u8> = (0..count)
-        .flat_map(|at| element((at * 37 % 101) as f32).to_le_bytes())
-        .collect();
-    TensorProto {
-        name: Some(name),
-        dims: dims.iter().map(|&dim| dim as i64).collect(),
-        data_type: Some(1),
-        raw_data: Some(bytes.into()),
-        ..Default::default()
-    }
+fn tensor(name: String, dims: &[i64], element: impl Fn(f32) -> f32) -> TensorProto {
+    let count: i64 = dims.iter().product();
+    let steps = (0..count).map(|at| (at * 37 % 101) as f32);
+    TensorProto::floats(name, dims, steps.map(element))
 }
 
 fn image(name: &str, channels: usize) -> ValueInfoProto {
-    let dims = [1, channels as i64, 4, 4].map(|size| tensor_shape_proto::Dimension {
-        value: Some(tensor_shape_proto::dimension::Value::DimValue(size)),
-        ..Default::default()
-    });
-    let tensor = type_proto::Tensor {
-        elem_type: Some(1),
-        shape: Some(TensorShapeProto { dim: dims.to_vec() }),
-    };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    let declared = TensorType::known(DType::F32, &[1, channels, 4, 4]);
+    ValueInfoProto::tensor(name, &declared)
 }
 
 /// Conv 1×1, BatchNorm, Relu, so many times, on so many channels.
@@ -89,12 +66,7 @@ fn chain(norms: usize, channels: usize) -> Vec<u8> {
         ..Default::default()
     };
     let node = |graph: &mut GraphProto, op: &str, inputs: Vec<String>, output: String| {
-        graph.node.push(NodeProto {
-            op_type: Some(op.to_owned()),
-            input: inputs,
-            output: vec![output],
-            ..Default::default()
-        });
+        graph.node.push(NodeProto::of(op, inputs, [output]));
     };
     for at in 0..norms {
         let name = |role: &str| format!("{role}{at}");
@@ -109,16 +81,7 @@ fn chain(norms: usize, channels: usize) -> Vec<u8> {
         let next = format!("x{}", at + 1);
         node(&mut graph, "Relu", vec![name("n")], next);
     }
-    let model = ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![OperatorSetIdProto {
-            version: Some(17),
-            ..Default::default()
-        }],
-        graph: Some(graph),
-        ..Default::default()
-    };
-    model.encode_to_vec()
+    ModelProto::of(graph, 17).encode_to_vec()
 }
 
 fn many(norms: usize) -> Model {

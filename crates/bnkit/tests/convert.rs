@@ -396,50 +396,27 @@ fn tensors_that_an_exporter_merged_are_not_mistaken() {
 /// A model of two BatchNorms with the same scale, so that both have their statistics under the same names. `mean` is what the second
 /// reads as running mean.
 fn twice(path: &Path, mean: &str) {
-    use bnkit_model::proto::{
-        GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
-    };
+    use bnkit_model::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
     use prost::Message;
-    let tensor = |name: &str, value: f32| TensorProto {
-        name: Some(name.to_owned()),
-        dims: vec![1],
-        data_type: Some(1),
-        raw_data: Some(value.to_le_bytes().to_vec().into()),
-        ..TensorProto::default()
-    };
-    let value = |name: &str| ValueInfoProto {
-        name: Some(name.to_owned()),
-        ..ValueInfoProto::default()
-    };
-    let node = |data: &str, mean: &str, variance: &str, output: &str| NodeProto {
-        op_type: Some("BatchNormalization".to_owned()),
-        input: [data, "bn.weight", "bn.bias", mean, variance]
-            .map(str::to_owned)
-            .to_vec(),
-        output: vec![output.to_owned()],
-        name: Some(format!("node of {output}")),
-        ..NodeProto::default()
+    let node = |data: &str, mean: &str, variance: &str, output: &str| {
+        let inputs = [data, "bn.weight", "bn.bias", mean, variance];
+        NodeProto::of("BatchNormalization", inputs, [output]).named(format!("node of {output}"))
     };
     let names = ["bn.weight", "bn.bias", "mean", "variance", "mean2"];
-    let model = ModelProto {
-        ir_version: Some(8),
-        graph: Some(GraphProto {
-            name: Some("twice".to_owned()),
-            node: vec![
-                node("x", "mean", "variance", "y"),
-                node("y", mean, "variance", "z"),
-            ],
-            initializer: names.map(|name| tensor(name, 1.0)).to_vec(),
-            input: vec![value("x")],
-            output: vec![value("z")],
-            ..GraphProto::default()
-        }),
-        opset_import: vec![OperatorSetIdProto {
-            domain: None,
-            version: Some(17),
-        }],
-        ..ModelProto::default()
+    let graph = GraphProto {
+        name: Some("twice".to_owned()),
+        node: vec![
+            node("x", "mean", "variance", "y"),
+            node("y", mean, "variance", "z"),
+        ],
+        initializer: names
+            .map(|name| TensorProto::floats(name, &[1], [1.0]))
+            .to_vec(),
+        input: vec![ValueInfoProto::untyped("x")],
+        output: vec![ValueInfoProto::untyped("z")],
+        ..GraphProto::default()
     };
+    let model = ModelProto::of(graph, 17);
     std::fs::write(path, model.encode_to_vec()).unwrap();
 }
 

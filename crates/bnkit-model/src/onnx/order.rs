@@ -68,42 +68,25 @@ impl Model {
 mod tests {
     use super::*;
     use crate::onnx::{Edit, Precision};
-    use crate::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+    use crate::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
     use prost::Message;
 
     /// Relu behind Relu: `x → v0 → v1 → …`, the last of which is the output.
     fn chain(count: usize) -> Model {
-        let port = |name: String| ValueInfoProto {
-            name: Some(name),
-            ..Default::default()
-        };
         let value = |index: usize| match index {
             0 => "x".to_owned(),
             index => format!("v{}", index - 1),
         };
-        let node = (0..count).map(|index| NodeProto {
-            op_type: Some("Relu".to_owned()),
-            name: Some(format!("n{index}")),
-            input: vec![value(index)],
-            output: vec![value(index + 1)],
-            ..Default::default()
+        let node = (0..count).map(|index| {
+            NodeProto::of("Relu", [value(index)], [value(index + 1)]).named(format!("n{index}"))
         });
         let graph = GraphProto {
             node: node.collect(),
-            input: vec![port(value(0))],
-            output: vec![port(value(count))],
+            input: vec![ValueInfoProto::untyped(value(0))],
+            output: vec![ValueInfoProto::untyped(value(count))],
             ..Default::default()
         };
-        let model = ModelProto {
-            ir_version: Some(8),
-            opset_import: vec![OperatorSetIdProto {
-                version: Some(17),
-                ..Default::default()
-            }],
-            graph: Some(graph),
-            ..Default::default()
-        };
-        Model::from_bytes(model.encode_to_vec()).unwrap()
+        Model::from_bytes(ModelProto::of(graph, 17).encode_to_vec()).unwrap()
     }
 
     fn names(model: &Model) -> Vec<&str> {

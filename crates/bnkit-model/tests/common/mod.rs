@@ -5,47 +5,25 @@
 
 pub(crate) mod net;
 
+use bnkit_model::DType;
+use bnkit_model::onnx::TensorType;
 use bnkit_model::proto::{self, *};
 use prost::Message;
 
 pub(crate) fn tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
-    TensorProto {
-        name: Some(name.to_owned()),
-        dims: dims.to_vec(),
-        data_type: Some(1),
-        raw_data: Some(
-            values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect::<Vec<u8>>()
-                .into(),
-        ),
-        ..Default::default()
-    }
+    TensorProto::floats(name, dims, values.iter().copied())
 }
 
 pub(crate) fn value(name: &str) -> ValueInfoProto {
-    let tensor = type_proto::Tensor {
-        elem_type: Some(1),
-        shape: None,
+    let declared = TensorType {
+        dtype: DType::F32,
+        dims: None,
     };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    ValueInfoProto::tensor(name, &declared)
 }
 
 pub(crate) fn node(op_type: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
-    NodeProto {
-        op_type: Some(op_type.to_owned()),
-        input: inputs.iter().map(|&name| name.to_owned()).collect(),
-        output: outputs.iter().map(|&name| name.to_owned()).collect(),
-        ..Default::default()
-    }
+    NodeProto::of(op_type, inputs.iter().copied(), outputs.iter().copied())
 }
 
 pub(crate) fn body(name: &str, graph: GraphProto) -> AttributeProto {
@@ -68,14 +46,8 @@ pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
 
 pub(crate) fn model(graph: GraphProto) -> ModelProto {
     ModelProto {
-        ir_version: Some(8),
         producer_name: Some("test".to_owned()),
-        graph: Some(graph),
-        opset_import: vec![OperatorSetIdProto {
-            domain: None,
-            version: Some(17),
-        }],
-        ..Default::default()
+        ..ModelProto::of(graph, 17)
     }
 }
 

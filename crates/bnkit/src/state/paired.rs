@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 
-use bnkit_model::onnx::{Edit, Model, ValueId};
+use bnkit_model::onnx::{Edit, Model, TensorType, ValueId};
 use bnkit_model::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
-    TensorProto, TypeProto, ValueInfoProto, attribute_proto, tensor_proto, type_proto,
+    TensorProto, ValueInfoProto, attribute_proto, tensor_proto,
 };
 use bnkit_model::safetensors::{StateDict, Tensor, dtype_of};
 use bnkit_model::{DType, Error as ModelError};
@@ -283,25 +283,7 @@ impl Operator {
 }
 
 fn value(name: &str, dtype: DType, dims: &[usize]) -> ValueInfoProto {
-    use bnkit_model::proto::tensor_shape_proto::{Dimension, dimension};
-    let dim = |&dim: &usize| Dimension {
-        value: Some(dimension::Value::DimValue(dim as i64)),
-        ..Default::default()
-    };
-    let tensor = type_proto::Tensor {
-        elem_type: Some(dtype.to_onnx()),
-        shape: Some(bnkit_model::proto::TensorShapeProto {
-            dim: dims.iter().map(dim).collect(),
-        }),
-    };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    ValueInfoProto::tensor(name, &TensorType::known(dtype, dims))
 }
 
 /// The type of a tensor that is computed with.

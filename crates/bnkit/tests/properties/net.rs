@@ -1,9 +1,10 @@
 //! A model under construction: its message, and what is known of every value.
 
+use bnkit_model::onnx::{Dim, TensorType};
 use bnkit_model::proto::attribute_proto::AttributeType;
 use bnkit_model::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+    ValueInfoProto,
 };
 use bnkit_model::{DType, Tensor};
 use prost::Message;
@@ -99,28 +100,15 @@ pub(crate) fn holding(name: &str, value: TensorProto) -> AttributeProto {
 
 /// A declared value; a dimension given as `None` has a name instead of a size.
 pub(crate) fn declared(name: &str, dtype: DType, dims: &[Option<usize>]) -> ValueInfoProto {
-    use tensor_shape_proto::{Dimension, dimension};
-    let dim = |(axis, size): (usize, &Option<usize>)| Dimension {
-        value: Some(match size {
-            Some(size) => dimension::Value::DimValue(*size as i64),
-            None => dimension::Value::DimParam(format!("{name}_{axis}")),
-        }),
-        ..Default::default()
+    let dim = |(axis, size): (usize, &Option<usize>)| match size {
+        Some(size) => Dim::Known(*size as u64),
+        None => Dim::Symbol(format!("{name}_{axis}").into()),
     };
-    let shape = TensorShapeProto {
-        dim: dims.iter().enumerate().map(dim).collect(),
+    let declared = TensorType {
+        dtype,
+        dims: Some(dims.iter().enumerate().map(dim).collect()),
     };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(type_proto::Tensor {
-                elem_type: Some(dtype.to_onnx()),
-                shape: Some(shape),
-            })),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    ValueInfoProto::tensor(name, &declared)
 }
 
 impl Net {

@@ -6,12 +6,13 @@
 use std::collections::{HashMap, HashSet};
 
 use bnkit_model::onnx::{
-    Attribute, AttributeValue, Constants, Model, NodeId, Payload, TensorDef, Types, ValueId,
+    Attribute, AttributeValue, Constants, Model, NodeId, Payload, TensorDef, TensorType, Types,
+    ValueId,
 };
 use bnkit_model::proto::attribute_proto::AttributeType;
 use bnkit_model::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+    ValueInfoProto,
 };
 use bnkit_model::{DType, tensor::encode_f64};
 use prost::Message;
@@ -251,24 +252,7 @@ impl Writer<'_> {
 
 /// The declaration of an input or output.
 fn declared(name: String, dtype: DType, dims: Option<&Vec<usize>>) -> ValueInfoProto {
-    use tensor_shape_proto::{Dimension, dimension::Value};
-    let dim = |&size: &usize| Dimension {
-        value: Some(Value::DimValue(size as i64)),
-        ..Default::default()
-    };
-    let shape = dims.map(|dims| TensorShapeProto {
-        dim: dims.iter().map(dim).collect(),
-    });
-    let tensor = type_proto::Tensor {
-        elem_type: Some(dtype.to_onnx()),
-        shape,
-    };
-    ValueInfoProto {
-        name: Some(name),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    let unknown = TensorType { dtype, dims: None };
+    let declared = dims.map_or(unknown, |dims| TensorType::known(dtype, dims));
+    ValueInfoProto::tensor(name, &declared)
 }
