@@ -213,7 +213,8 @@ impl Cleaner {
     pub(crate) fn bypass_identities(&mut self, model: &mut Model, _types: &Types) -> Result<()> {
         let identities: Vec<NodeId> = model
             .nodes()
-            .filter(|(_, node)| node.is("Identity"))
+            // What it makes of more than one input, nobody knows.
+            .filter(|(_, node)| node.is("Identity") && node.inputs.len() == 1)
             .map(|(node, _)| node)
             .collect();
         for node in identities {
@@ -344,9 +345,10 @@ pub(crate) enum DropoutMode {
     Unknown,
 }
 
-/// Opset 1 and 6: is_test; 7 and 10: always eval; from 12 on the third input says.
+/// Opset 1 and 6: is_test; 7 and 10: always eval; from 12 on the third input says. What more inputs mean, nobody knows.
 pub(crate) fn dropout_mode(context: &Context<'_>, node: NodeId) -> DropoutMode {
     match context.opset(node) {
+        ..12 if context.model.node(node).inputs.len() > 1 => DropoutMode::Unknown,
         ..7 => match context.int(node, "is_test", 0) {
             Ok(0) => DropoutMode::Training,
             Ok(_) => DropoutMode::Eval,

@@ -250,6 +250,8 @@ impl<'m> Constants<'m> {
                     op if operators::passes(op) && node.input(0).is_none() => {
                         Err(NotConstant::Computed { value })
                     }
+                    // What it makes of more than one input, nobody knows.
+                    "Identity" if node.inputs.len() > 1 => Err(NotConstant::Computed { value }),
                     // As in eval mode; a third input may switch it on.
                     "Dropout" if node.input(2).is_none() => Ok(Place::Node(id)),
                     op if operators::is_known(op) => Ok(Place::Node(id)),

@@ -1,5 +1,7 @@
 //! Looking at a model: its scopes, nodes and values by their ids, and how to speak of them.
 
+use std::collections::HashSet;
+
 use super::model::*;
 use crate::source::Source;
 
@@ -37,6 +39,28 @@ impl Model {
         self.scopes()
             .flat_map(|(scope, _)| self.nodes_of(scope))
             .map(|id| (id, self.node(id)))
+    }
+
+    /// The nodes that an output of a scope depends on, or something that is carried and not understood. What nobody needs may be
+    /// dropped. A body is taken for needed, whether its node is or not.
+    pub fn needed_nodes(&self) -> HashSet<NodeId> {
+        let is_seen = |&value: &ValueId| {
+            let uses = &self.value(value).uses;
+            uses.iter().any(|user| !matches!(user, Use::Node(..)))
+        };
+        let mut open: Vec<NodeId> = self
+            .nodes()
+            .filter(|(_, node)| node.outputs.iter().flatten().any(is_seen))
+            .map(|(id, _)| id)
+            .collect();
+        let mut needed = HashSet::new();
+        while let Some(id) = open.pop() {
+            if needed.insert(id) {
+                let inputs = self.node(id).inputs.iter().flatten();
+                open.extend(inputs.filter_map(|&value| self.producer(value).map(|(id, _)| id)));
+            }
+        }
+        needed
     }
 
     /// The number of nodes, removed ones included: the size of a side table.

@@ -159,7 +159,9 @@ impl Merger {
             order.extend(setting.model.topological_order(scope)?);
         }
         let before = self.record.len();
-        for &node in &order {
+        // What nobody needs may be dropped, terms of a sum and all: then nothing shows what became of them.
+        let needed = setting.model.needed_nodes();
+        for &node in order.iter().filter(|node| needed.contains(node)) {
             self.exhaust(&mut setting, node, |ground, refusals| {
                 match Tree::at(ground.context.model, node) {
                     Some(tree) => parallel::merge(ground, &tree, refusals),

@@ -55,6 +55,8 @@ mod vector;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unread;
 
 /// What the recomputation found.
 #[derive(Debug, Clone, Default)]

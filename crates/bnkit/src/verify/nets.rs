@@ -12,6 +12,7 @@ use prost::Message;
 /// A model under construction.
 pub(crate) struct Net {
     graph: GraphProto,
+    opset: i64,
 }
 
 /// An attribute of numbers.
@@ -71,7 +72,13 @@ impl Net {
             name: Some("net".to_owned()),
             ..Default::default()
         };
-        Self { graph }.input(input, Some(dims))
+        Self { graph, opset: 17 }.input(input, Some(dims))
+    }
+
+    /// Another version of ONNX's own operators.
+    pub(crate) fn opset(mut self, version: i64) -> Self {
+        self.opset = version;
+        self
     }
 
     /// Another input, maybe of unknown rank.
@@ -145,7 +152,7 @@ impl Net {
             graph: Some(self.graph),
             opset_import: vec![OperatorSetIdProto {
                 domain: None,
-                version: Some(17),
+                version: Some(self.opset),
             }],
             ..Default::default()
         };

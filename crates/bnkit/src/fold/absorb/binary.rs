@@ -7,7 +7,7 @@ use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::explain::Explanation;
 use crate::fold::context::Context;
-use crate::fold::operands::{require_slots, require_type};
+use crate::fold::operands::{require_declared, require_slots, require_type};
 use crate::refusal::{Answer, refuse};
 use crate::report::Refusal;
 use crate::route::Part;
@@ -88,7 +88,9 @@ fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer
         return unfit(context, node, "is constant itself");
     }
     let constant_slot = 1 - data_slot;
-    let dtype = context.weight(node, constant_slot)?.dtype;
+    let tensor = context.weight(node, constant_slot)?;
+    require_declared(context, node, constant_slot, &tensor)?;
+    let dtype = tensor.dtype;
     let Some(constant) = context.optional(node, constant_slot)? else {
         return refuse("weight-not-constant", "a side is missing");
     };
@@ -391,3 +393,6 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
         rest: None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Gemm: Y = alpha·op(A)·op(B) + beta·C, with C broadcast to (M, N).
 
-use bnkit_model::onnx::{Edit, NodeId, TensorDef};
+use bnkit_model::onnx::{Dense, Edit, NodeId, TensorDef};
 
 use super::quantised::{self, put_bias, scale_weight};
 use super::{Absorber, Absorption, rule};
@@ -36,6 +36,8 @@ struct Gemm {
     outer: usize,
     /// Whether B is stored as (N, K).
     transposed: bool,
+    /// The axis of A that becomes rows of the result.
+    row_axis: usize,
     alpha: f64,
     beta: f64,
 }
@@ -82,6 +84,7 @@ fn read(context: &Context<'_>, node: NodeId) -> Answer<Gemm> {
         inner,
         outer,
         transposed,
+        row_axis: 1 - contracted,
         alpha: context.float(node, "alpha", 1.0)?,
         beta: context.float(node, "beta", 1.0)?,
     })
@@ -144,17 +147,49 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
         edits.extend(new_addend(context, node, &gemm, None, |column, addend| {
             addend + gemm.alpha * sums[column]
         })?);
-    } else if let Ok(Some(addend)) = context.optional(node, 2) {
-        // It stays as it is; but what it makes of the sum must be known.
-        if addend.dims.len() > 2 || addend.values.is_empty() {
-            return refuse("broadcast", format!("C has shape {:?}", addend.dims));
-        }
-        if !addend.values.iter().all(|value| value.is_finite()) {
+    } else if let Some(value) = context.model.node(node).input(2)
+        && context.constants().is_constant(value)
+    {
+        // It stays as it is; but what it makes of the sum must be known. One that is computed may be anything.
+        let addend = addend(context, node, &gemm)?;
+        let odd = |value: &f64| !(gemm.beta * value).is_finite();
+        if addend.is_some_and(|addend| addend.values.iter().any(odd)) {
             return refuse("range", "C has NaN or infinite elements");
         }
     }
     debug_assert_eq!(gemm.outer * gemm.inner, gemm.b.len());
     Ok(Absorption::whole(edits, 0, &affine))
+}
+
+/// The shape of C as rows and columns, each of which may be 1 for all.
+fn rows_and_columns(dims: &[usize]) -> Answer<(usize, usize)> {
+    match *dims {
+        [] => Ok((1, 1)),
+        [width] if width > 0 => Ok((1, width)),
+        [rows, width] if rows > 0 && width > 0 => Ok((rows, width)),
+        _ => refuse("broadcast", format!("C has shape {dims:?}")),
+    }
+}
+
+/// The constant C, which has to fit the product even where beta is 0 and nobody reads its elements.
+fn addend(context: &Context<'_>, node: NodeId, gemm: &Gemm) -> Answer<Option<Dense<f64>>> {
+    let Some(addend) = quantised::bias(context, node, 2)? else {
+        return Ok(None);
+    };
+    let (dims, columns) = (&addend.dims, gemm.columns());
+    let (rows, width) = rows_and_columns(dims)?;
+    if width != 1 && width != columns {
+        let what = format!("has a C of shape {dims:?}, expected {columns} columns");
+        return Err(mismatch(context, node, what));
+    }
+    let data = context.input(node, 0)?;
+    match context.types.dim(data, gemm.row_axis) {
+        Some(count) if rows != 1 && rows as u64 != count => {
+            let what = format!("has a C of shape {dims:?}, expected {count} rows");
+            Err(mismatch(context, node, what))
+        }
+        _ => Ok(Some(addend)),
+    }
 }
 
 /// C' = f(column, beta·C), as a row unless C varies with M; beta becomes 1.
@@ -166,25 +201,13 @@ fn new_addend(
     f: impl Fn(usize, f64) -> f64,
 ) -> Answer<Vec<Edit>> {
     let columns = gemm.columns();
-    // With beta = 0 the addend is not read, whatever constant it is.
-    let old = quantised::bias(context, node, 2)?.filter(|_| gemm.beta != 0.0);
+    // With beta = 0 its elements are not read, whatever they are.
+    let old = addend(context, node, gemm)?.filter(|_| gemm.beta != 0.0);
     let (dims, values) = match &old {
         None => (vec![], vec![0.0]),
         Some(old) => (old.dims.clone(), old.values.clone()),
     };
-    let (rows, width) = match *dims.as_slice() {
-        [] => (1, 1),
-        [width] => (1, width),
-        [rows, width] => (rows, width),
-        _ => return refuse("broadcast", format!("C has shape {dims:?}")),
-    };
-    if width != 1 && width != columns {
-        let what = format!("has a C of shape {dims:?}, expected {columns} columns");
-        return Err(mismatch(context, node, what));
-    }
-    if values.is_empty() {
-        return refuse("broadcast", format!("C has shape {dims:?}"));
-    }
+    let (rows, width) = rows_and_columns(&dims)?;
     let at = |row: usize, column: usize| {
         gemm.beta * values[row * width + if width == 1 { 0 } else { column }]
     };
@@ -224,3 +247,6 @@ fn new_addend(
     }
     Ok(edits)
 }
+
+#[cfg(test)]
+mod tests;

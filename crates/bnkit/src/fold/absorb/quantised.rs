@@ -87,8 +87,9 @@ fn find(context: &Context<'_>, node: NodeId, slot: usize) -> Answer<Option<Quant
         None => None,
         Some(_) => {
             let zero = tensor(context, id, 2)?;
-            if !zero.dtype.is_integer() {
-                return unsuitable(context, start, "has a zero point that is no integer");
+            if zero.dtype != codes.dtype {
+                let what = format!("has a zero point of {} for {}", zero.dtype, codes.dtype);
+                return unsuitable(context, start, &what);
             }
             Some(context.model.read_tensor(&zero)?.to_i64()?)
         }
@@ -313,5 +314,70 @@ fn limits(dtype: DType) -> (f64, f64) {
         DType::U32 => (0.0, f64::from(u32::MAX)),
         // No model is quantised to 64 bits.
         _ => (0.0, 0.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bnkit_model::DType;
+
+    use crate::fold::{Options, plan};
+    use crate::verify::algebra;
+    use crate::verify::nets::Net;
+
+    /// Conv and BatchNorm, both constants of the Conv behind a DequantizeLinear with zero points of these types.
+    fn net(weight: DType, bias: DType) -> Net {
+        Net::new("x", &[1, 1, 4, 4])
+            .typed("wq", DType::I8, &[2, 1, 1, 1], &[2.0, 3.0])
+            .typed("bq", DType::I32, &[2], &[20.0, 30.0])
+            .constant("scale", &[], &[0.5])
+            .typed("wz", weight, &[], &[0.0])
+            .typed("bz", bias, &[], &[0.0])
+            .node("DequantizeLinear", &["wq", "scale", "wz"], "w")
+            .node("DequantizeLinear", &["bq", "scale", "bz"], "b")
+            .constant("two", &[2], &[2.0; 2])
+            .node("Conv", &["x", "w", "b"], "c")
+            .node(
+                "BatchNormalization",
+                &["c", "two", "two", "two", "two"],
+                "y",
+            )
+            .output("y")
+    }
+
+    #[test]
+    fn a_zero_point_has_the_type_of_its_integers() {
+        for (weight, bias, message) in [
+            (DType::I8, DType::I32, ""),
+            (
+                DType::U8,
+                DType::I32,
+                "\"w\" has a zero point of uint8 for int8",
+            ),
+            (
+                DType::F32,
+                DType::I32,
+                "\"w\" has a zero point of float32 for int8",
+            ),
+            (
+                DType::I8,
+                DType::I8,
+                "\"b\" has a zero point of int8 for int32",
+            ),
+        ] {
+            let original = net(weight, bias).model();
+            let plan = plan(&original, &Options::default()).unwrap();
+            match &plan.sites[0].refusal {
+                Some(refusal) => {
+                    let found = (refusal.code, refusal.message.as_str());
+                    assert_eq!(found, ("quantised-weight", message));
+                }
+                None => {
+                    assert_eq!(message, "");
+                    let proof = algebra::check(&original, plan.apply(), &plan.routes).unwrap();
+                    assert!(proof.failures.is_empty(), "{:?}", proof.failures);
+                }
+            }
+        }
     }
 }

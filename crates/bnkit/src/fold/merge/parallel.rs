@@ -69,7 +69,10 @@ pub(super) fn merge(ground: &Ground<'_>, tree: &Tree, refusals: &mut Vec<Refusal
         }
     }
     for input in inputs {
-        let identities = leaves.iter().filter(|&&(_, value)| value == input);
+        // A constant among the terms is no branch: what it adds is known without it, and the sum keeps it.
+        let is_constant = ground.context.constants().is_constant(input);
+        let identities = leaves.iter();
+        let identities = identities.filter(|&&(_, value)| value == input && !is_constant);
         let mut members: Vec<Member> = found
             .iter()
             .filter(|&&(_, of)| of == input)

@@ -219,3 +219,45 @@ fn nothing_is_merged_unasked() {
     assert!(plain.merges.is_empty() && plain.merges_refused.is_empty());
     assert_eq!(plain.sites[0].decision, Decision::Kept);
 }
+
+#[test]
+fn a_constant_that_is_added_is_no_branch() {
+    // The Conv of k could take k along, but what it computes is a constant, and the sum would lose a term that it has.
+    let ones: Vec<f64> = vec![1.0; 8];
+    let model = Net::new("x", &[1, 2, 2, 2])
+        .constant("k", &[1, 2, 2, 2], &ones)
+        .constant("w", &[2, 2, 1, 1], &[1.0, 2.0, 3.0, 4.0])
+        .node("Conv", &["k", "w"], "c")
+        .node("Add", &["c", "k"], "a")
+        .node("Add", &["a", "x"], "s")
+        .node("Relu", &["s"], "y")
+        .output("y")
+        .model();
+    let plan = merged(&model);
+    assert!(plan.merged.is_empty(), "{:?}", plan.merged);
+    assert_eq!(plan.apply().nodes().count(), 4);
+}
+
+#[test]
+fn sums_that_nobody_reads_are_left_alone() {
+    let net = |is_read: bool| {
+        let net = Net::new("x", &[1, 1, 2, 2])
+            .constant("w", &[1, 1, 1, 1], &[2.0])
+            .constant("c", &[], &[1.0])
+            .node("Conv", &["x", "w"], "a")
+            .node("Add", &["a", "x"], "s")
+            .node("Add", &["s", "c"], "t")
+            .node("Dropout", &["t"], "d")
+            .node("Relu", &["x"], "y")
+            .output("y");
+        if is_read { net.output("d") } else { net }
+    };
+    for (is_read, merges) in [(true, 1), (false, 0)] {
+        let model = net(is_read).model();
+        let plan = merged(&model);
+        assert_eq!(plan.merged.len(), merges);
+        let proof = algebra::check_merged(&model, plan.apply(), &plan.routes, &plan.merges);
+        let failures = proof.unwrap().failures;
+        assert!(failures.is_empty(), "{failures:?}");
+    }
+}

@@ -62,7 +62,7 @@ impl<'m> Book<'m> {
     }
 
     /// What `value` is in eval mode, where an Identity or a Dropout gives what it reads. A Dropout that a third input may
-    /// switch on is left alone.
+    /// switch on at run time is left alone.
     pub(super) fn behind_dropout(&self, value: ValueId) -> ValueId {
         let mut behind = value;
         // A cycle ends, too.
@@ -71,7 +71,9 @@ impl<'m> Book<'m> {
                 break;
             };
             let node = self.model.node(id);
-            let passes = node.is("Identity") || (node.is("Dropout") && node.inputs.len() < 3);
+            let decided = |mode| self.constants().ints(mode).is_ok();
+            let passes = (node.is("Identity") && node.inputs.len() == 1)
+                || (node.is("Dropout") && node.input(2).is_none_or(decided));
             let Some(input) = node.input(0).filter(|_| passes) else {
                 break;
             };
@@ -172,5 +174,58 @@ pub(super) fn ints(node: &Node, name: &str, count: usize, default: i64) -> Answe
         Some(_) => Err(Trouble::Wrong(format!(
             "attribute \"{name}\" is not {count} integers"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bnkit_model::DType;
+
+    use crate::fold::{Options, plan};
+    use crate::verify::algebra;
+    use crate::verify::nets::Net;
+
+    /// Conv and BatchNorm, the Conv's bias behind a Dropout or Identity of these inputs.
+    fn net(opset: i64, op: &str, inputs: &[&str]) -> Net {
+        Net::new("x", &[1, 1, 4, 4])
+            .opset(opset)
+            .input("late", Some(&[]))
+            .constant("w", &[2, 1, 1, 1], &[2.0, 3.0])
+            .constant("b", &[2], &[0.5, 0.25])
+            .constant("ratio", &[], &[0.5])
+            .typed("off", DType::Bool, &[], &[0.0])
+            .typed("on", DType::Bool, &[], &[1.0])
+            .constant("one", &[2], &[1.0; 2])
+            .node(op, inputs, "d")
+            .node("Conv", &["x", "w", "d"], "c")
+            .node("BatchNormalization", &["c", "one", "b", "b", "one"], "y")
+            .output("y")
+    }
+
+    #[test]
+    fn a_dropout_in_front_of_a_bias_is_what_it_is_in_eval_mode() {
+        for (opset, op, inputs, folded) in [
+            (17, "Dropout", &["b"][..], 1),
+            (17, "Dropout", &["b", "ratio"], 1),
+            (17, "Dropout", &["b", "ratio", "off"], 1),
+            (17, "Dropout", &["b", "ratio", "on"], 1),
+            (17, "Dropout", &["b", "ratio", "late"], 0),
+            (6, "Dropout", &["b"], 1),
+            // No operators of their opsets: nobody knows what the other inputs mean.
+            (6, "Dropout", &["b", "ratio", "w"], 0),
+            (10, "Dropout", &["b", "ratio", "off"], 0),
+            (17, "Identity", &["b", "x"], 0),
+            (17, "Identity", &["b", "b"], 0),
+        ] {
+            let original = net(opset, op, inputs).model();
+            let plan = plan(&original, &Options::default()).unwrap();
+            assert_eq!(plan.summary.folded, folded, "{inputs:?}: {:?}", plan.sites);
+            let proof = algebra::check(&original, plan.apply(), &plan.routes).unwrap();
+            assert!(proof.failures.is_empty(), "{inputs:?}: {proof:?}");
+            if folded == 0 {
+                let refusal = plan.sites[0].refusal.as_ref().unwrap();
+                assert_eq!(refusal.code, "weight-not-constant", "{inputs:?}");
+            }
+        }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Ledger<'m> {
     folded: Book<'m>,
     /// The nodes that stand in the original.
     standing: HashSet<NodeId>,
+    /// Those of them that an output depends on. The others may be dropped, together with what they absorbed.
+    needed: HashSet<NodeId>,
     entries: BTreeMap<NodeId, Entry>,
     /// The sums that merges took terms from.
     trees: Vec<Tree>,
@@ -52,6 +54,7 @@ pub(super) fn check(
         original: Book::new(original),
         folded: Book::new(folded),
         standing: original.nodes().map(|(id, _)| id).collect(),
+        needed: original.needed_nodes(),
         entries: BTreeMap::new(),
         trees: merges::trees(merges),
         result: Algebra::default(),
@@ -265,6 +268,7 @@ impl Ledger<'_> {
             (true, true) => {
                 return Err(Trouble::wrong("its affine moved on, but it is still there"));
             }
+            (false, false) if !self.needed.contains(&id) => return Ok(()),
             (false, false) => return Err(Trouble::wrong("it absorbed an affine, and is gone")),
             (false, true) => {}
         }

@@ -56,23 +56,29 @@ pub(super) fn everything_arrived(
         return Ok(());
     }
     let (s, t) = (&scaling.s, &scaling.t);
+    // Where several channels become one, the route names one of them for all that are equal; if only s goes there, in s. Zeros are
+    // equal, whatever their sign.
+    let bits = |value: f64| (value + 0.0).to_bits();
+    let key = |channel: usize, shifts: bool| {
+        let shift = shifts.then(|| bits(t.value[channel]));
+        (bits(s.value[channel]), shift)
+    };
     let reached = |counts: &dyn Fn(Part, f64) -> bool| {
         let mut reached = vec![false; s.len()];
+        let mut named = HashSet::new();
         for absorbed in absorbed {
-            if counts(absorbed.part, absorbed.share) {
-                for &channel in &absorbed.channels {
-                    if let Some(channel) = reached.get_mut(channel as usize) {
-                        *channel = true;
-                    }
+            let (part, share) = (absorbed.part, absorbed.share);
+            for &channel in absorbed.channels.iter().filter(|_| counts(part, share)) {
+                let channel = channel as usize;
+                if let Some(reached) = reached.get_mut(channel) {
+                    *reached = true;
+                    named.insert(key(channel, adds_shift(part, share)));
                 }
             }
         }
-        // Where several channels become one, the route names one of them for all that are equal.
-        let key = |channel: usize| (s.value[channel].to_bits(), t.value[channel].to_bits());
-        let named = (0..s.len()).filter(|&channel| reached[channel]).map(key);
-        let named: HashSet<(u64, u64)> = named.collect();
-        let all = 0..s.len();
-        all.map(|channel| reached[channel] || named.contains(&key(channel)))
+        let equal = |channel| [true, false].map(|shifts| named.contains(&key(channel, shifts)));
+        let all = reached.into_iter().enumerate();
+        all.map(|(channel, reached)| reached || equal(channel) != [false, false])
             .collect::<Vec<bool>>()
     };
     let scaled = reached(&|part, _| part != Part::Shift);
@@ -164,4 +170,64 @@ fn quotients(scaling: &Scaling) -> Answer<Exact> {
     }
     quotients.terms = t.terms + s.terms + 1;
     Ok(quotients)
+}
+
+#[cfg(test)]
+mod tests {
+    use bnkit_model::onnx::{AttributeValue, Model};
+
+    use crate::fold::{Options, plan};
+    use crate::verify::algebra;
+    use crate::verify::nets::{Net, attribute};
+
+    /// A Conv of two channels, which become eight: 0, 2, 4 and 6 are the first of them.
+    fn net(gamma: [f64; 8], beta: [f64; 8]) -> Model {
+        Net::new("x", &[1, 1, 4, 2])
+            .constant("w", &[2, 1, 1, 1], &[2.0, 3.0])
+            .constant("gamma", &[8], &gamma)
+            .constant("beta", &[8], &beta)
+            .constant("zero", &[8], &[0.0; 8])
+            .constant("var", &[8], &[1.0; 8])
+            .node("Conv", &["x", "w"], "c")
+            .node("SpaceToDepth", &["c"], "d")
+            .with(attribute("blocksize", AttributeValue::Int(2)))
+            .node(
+                "BatchNormalization",
+                &["d", "gamma", "beta", "zero", "var"],
+                "y",
+            )
+            .output("y")
+            .model()
+    }
+
+    #[test]
+    fn channels_that_become_one_are_named_once() {
+        let aggressive = Options {
+            aggressive: true,
+            ..Options::default()
+        };
+        let (equal, zeros) = ([0.5; 8], [0.0, 1.0, -0.0, 1.0, 0.0, 1.0, -0.0, 1.0]);
+        let odd = [0.5, 0.5, 0.5, 0.25, 0.5, 0.5, 0.5, 0.5];
+        for (gamma, beta, options, folded) in [
+            (equal, equal, Options::default(), (1, 0)),
+            // Zeros are equal, whatever their sign.
+            (zeros, [0.0; 8], Options::default(), (1, 0)),
+            (zeros, zeros, Options::default(), (1, 0)),
+            // The shifts differ, and stay.
+            (equal, odd, aggressive.clone(), (0, 1)),
+            (odd, equal, aggressive, (0, 0)),
+        ] {
+            let original = net(gamma, beta);
+            let plan = plan(&original, &options).unwrap();
+            let summary = &plan.summary;
+            assert_eq!(
+                (summary.folded, summary.half_folded),
+                folded,
+                "{:?}",
+                plan.sites
+            );
+            let proof = algebra::check(&original, plan.apply(), &plan.routes).unwrap();
+            assert!(proof.failures.is_empty(), "{:?}", proof.failures);
+        }
+    }
 }

@@ -78,7 +78,8 @@ impl Ledger<'_> {
             let Some(&node) = tree.nodes.first() else {
                 continue;
             };
-            if entries().any(|entry| entry.failed) {
+            let is_needed = tree.nodes.iter().any(|id| self.needed.contains(id));
+            if !is_needed || entries().any(|entry| entry.failed) {
                 continue;
             }
             let vectors: Vec<&Vector> = entries()
