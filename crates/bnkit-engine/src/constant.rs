@@ -94,39 +94,59 @@ pub(crate) fn dims(tensor: &TensorProto) -> Result<Vec<usize>> {
 /// Brings the elements into `raw_data`, wherever they are: tract reads some typed fields wrongly (32- and 64-bit unsigned) and does
 /// not check lengths. Strings stay where they are.
 pub(crate) fn make_raw(tensor: &mut TensorProto, model_dir: Option<&Path>) -> Result<()> {
-    let wrong = |what: String| EngineError::model(format!("tensor {:?}: {what}", tensor.name));
     let dtype = DType::from_onnx(tensor.data_type);
     if dtype == DType::String {
         return Ok(());
     }
-    let expected = element_count(&dims(tensor)?)
-        .and_then(|count| dtype.byte_len(count))
-        .and_then(|length| usize::try_from(length).ok())
-        .ok_or_else(|| wrong(format!("no size for {dtype} {:?}", tensor.dims)))?;
-    if tensor.data_location == Some(DataLocation::External as i32) {
-        let folder = model_dir.ok_or_else(|| {
-            wrong("its elements are in another file, and the model's folder is not known".into())
-        })?;
-        tensor.raw_data = external(tensor, folder, expected)?;
+    let expected = byte_len(tensor, dtype)?;
+    if is_external(tensor) {
+        tensor.raw_data = external(tensor, model_dir, expected)?;
         tensor.external_data.clear();
         tensor.data_location = None;
     } else if tensor.raw_data.is_empty() {
         tensor.raw_data = typed(tensor, dtype);
     }
-    if tensor.raw_data.len() != expected {
-        return Err(EngineError::model(format!(
-            "tensor {:?}: {dtype} {:?} takes {expected} bytes, found {}",
-            tensor.name,
-            tensor.dims,
-            tensor.raw_data.len()
-        )));
-    }
+    fits(tensor, dtype, expected, tensor.raw_data.len())?;
     tensor.float_data = vec![];
     tensor.double_data = vec![];
     tensor.int32_data = vec![];
     tensor.int64_data = vec![];
     tensor.uint64_data = vec![];
     Ok(())
+}
+
+/// Whether a tensor keeps its elements in another file.
+pub(crate) fn is_external(tensor: &TensorProto) -> bool {
+    tensor.data_location == Some(DataLocation::External as i32)
+}
+
+/// How many bytes the elements of a tensor take in `dtype`, by its dimensions.
+pub(crate) fn byte_len(tensor: &TensorProto, dtype: DType) -> Result<usize> {
+    element_count(&dims(tensor)?)
+        .and_then(|count| dtype.byte_len(count))
+        .and_then(|length| usize::try_from(length).ok())
+        .ok_or_else(|| {
+            EngineError::model(format!(
+                "tensor {:?}: no size for {dtype} {:?}",
+                tensor.name, tensor.dims
+            ))
+        })
+}
+
+/// Refuses a tensor that has not the bytes that it should have.
+pub(crate) fn fits(
+    tensor: &TensorProto,
+    dtype: DType,
+    expected: usize,
+    found: usize,
+) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(EngineError::model(format!(
+        "tensor {:?}: {dtype} {:?} takes {expected} bytes, found {found}",
+        tensor.name, tensor.dims
+    )))
 }
 
 fn typed(tensor: &TensorProto, dtype: DType) -> Vec<u8> {
@@ -167,8 +187,18 @@ fn typed(tensor: &TensorProto, dtype: DType) -> Vec<u8> {
     }
 }
 
-/// Reads the elements of an external tensor, `expected` bytes, from inside `folder`.
-fn external(tensor: &TensorProto, folder: &Path, expected: usize) -> Result<Vec<u8>> {
+/// Reads the elements of an external tensor, `expected` bytes, from inside the model's folder.
+pub(crate) fn external(
+    tensor: &TensorProto,
+    model_dir: Option<&Path>,
+    expected: usize,
+) -> Result<Vec<u8>> {
+    let folder = model_dir.ok_or_else(|| {
+        EngineError::model(format!(
+            "tensor {:?}: its elements are in another file, and the model's folder is not known",
+            tensor.name
+        ))
+    })?;
     let field = |key: &str| {
         tensor
             .external_data

@@ -5,7 +5,7 @@
 
 use bnkit_model::Tensor;
 
-use crate::{LoadOptions, Result, Session};
+use crate::{EngineError, LoadOptions, Result, Session};
 
 /// Values by name: the inputs of a sample, or the outputs of a run.
 pub type Values = Vec<(String, Tensor)>;
@@ -15,11 +15,18 @@ pub trait Engine: Sync {
     /// Its name, with its version where that is not ours.
     fn name(&self) -> &str;
 
-    /// Loads a serialized ONNX model and runs it, in eval mode, on each of the samples. All samples must have the same shapes.
+    /// Loads a serialized ONNX model and runs it, in eval mode, on each of the samples, for as long as `go_on` says so: it is asked
+    /// before the model is loaded, and as often as the engine can afterwards. All samples must have the same shapes.
     ///
     /// # Errors
-    /// As [`Session::load`] and [`Session::run`].
-    fn run(&self, model: &[u8], options: &LoadOptions, samples: &[Values]) -> Result<Vec<Values>>;
+    /// As [`Session::load`] and [`Session::run_while`].
+    fn run(
+        &self,
+        model: &[u8],
+        options: &LoadOptions,
+        samples: &[Values],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<Values>>;
 }
 
 /// The engine of every build.
@@ -31,9 +38,27 @@ impl Engine for Tract {
         "tract"
     }
 
-    fn run(&self, model: &[u8], options: &LoadOptions, samples: &[Values]) -> Result<Vec<Values>> {
+    fn run(
+        &self,
+        model: &[u8],
+        options: &LoadOptions,
+        samples: &[Values],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<Values>> {
+        begin(go_on)?;
         let session = Session::load(model, options)?;
-        samples.iter().map(|sample| session.run(sample)).collect()
+        samples
+            .iter()
+            .map(|sample| session.run_while(sample, go_on))
+            .collect()
+    }
+}
+
+/// Whether there is still a reason to begin.
+pub(crate) fn begin(go_on: &dyn Fn() -> bool) -> Result<()> {
+    match go_on() {
+        true => Ok(()),
+        false => Err(EngineError::run("it was not begun")),
     }
 }
 

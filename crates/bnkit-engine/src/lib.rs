@@ -10,12 +10,14 @@
 //! | --- | --- |
 //! | `session` | load and run: the way from bytes to outputs |
 //! | `normalise` | the rewrites that a copy of the model undergoes before tract sees it, one concern a file |
-//! | `operators` | operators of our own, where tract has none in double precision |
+//! | `compile` | from tract's graph to one that runs |
+//! | `operators` | operators of our own, where tract has none in double precision, or slow ones |
 //! | `train` | train mode: each BatchNorm normalises with its batch and tells what it saw |
 //! | `convolve` | convolutions of our own, in single and in double precision |
 //! | `buffers` | memory of activations that is used again |
 //! | `moments` | count, mean and squared deviations per channel, mergeable |
 //! | `kernels` | the loops over activations, for the processor at hand |
+//! | `apart` | a model's structure without its large constants, which become tract's tensors in one step |
 //! | `spec` | which inputs a model wants |
 //! | `engine` | what runs models: tract, and a second engine where there is one |
 //! | `ort` | ONNX Runtime as that second engine (feature `ort`, not in the default build) |
@@ -25,7 +27,9 @@
 //! | `perturb` | small changes to constants, to measure what rounding them costs |
 //! | `quiet` | panics of tract become errors, without a word on stderr |
 
+mod apart;
 mod buffers;
+mod compile;
 mod constant;
 mod convolve;
 mod engine;

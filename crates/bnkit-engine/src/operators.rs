@@ -14,12 +14,15 @@ use tract_onnx::tract_hir::internal::*;
 
 use crate::{Precision, normalise::SINGLE};
 
+mod bounds;
 mod elementwise;
 mod lstm;
+mod norm;
 mod resample;
 mod reversed;
 mod sliced;
 
+pub(crate) use bounds::exchange_bounds;
 pub(crate) use reversed::hide_reversed;
 pub(crate) use sliced::hide_slices;
 
@@ -27,13 +30,16 @@ pub(crate) use sliced::hide_slices;
 pub(crate) const ALIGN: &str = "bnkit.Align";
 
 /// The operators that models are read with.
-pub(crate) fn registry(_precision: Precision) -> Onnx {
+pub(crate) fn registry(precision: Precision) -> Onnx {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
     onnx.op_register.insert(ALIGN, |_, node| {
         let axis = node.get_attr("axis")?;
         Ok((expand(Align { axis }), vec![]))
     });
     onnx.op_register.insert("Upsample", upsample);
+    if precision == Precision::F64 {
+        onnx.op_register.insert("BatchNormalization", norm::norm);
+    }
     onnx
 }
 

@@ -11,10 +11,7 @@ mod version;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use bnkit_model::{
-    DType, Tensor,
-    tensor::{decode_f64, element_count, encode_f64},
-};
+use bnkit_model::{DType, Tensor, tensor::element_count};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::{Session, SessionInputValue, builder::GraphOptimizationLevel};
@@ -24,7 +21,7 @@ use tract_onnx::pb::tensor_shape_proto::Dimension;
 use tract_onnx::pb::type_proto::Value as TypeValue;
 use tract_onnx::pb::{GraphProto, ModelProto, TensorShapeProto};
 
-use crate::engine::{Engine, Second, Values};
+use crate::engine::{Engine, Second, Values, begin};
 use crate::normalise::{Context, Mode, for_each_graph, opset, to_eval};
 use crate::quiet::catch;
 use crate::session::{Input, add_outputs, resolve};
@@ -106,7 +103,14 @@ impl Engine for OnnxRuntime {
         &self.name
     }
 
-    fn run(&self, model: &[u8], options: &LoadOptions, samples: &[Values]) -> Result<Vec<Values>> {
+    fn run(
+        &self,
+        model: &[u8],
+        options: &LoadOptions,
+        samples: &[Values],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<Values>> {
+        begin(go_on)?;
         let (model, inputs) = prepare(model, options)?;
         let load = catch(|| self.session(&model)).map_err(EngineError::unsupported_model)?;
         let mut session =
@@ -115,6 +119,7 @@ impl Engine for OnnxRuntime {
         samples
             .iter()
             .map(|sample| {
+                begin(go_on)?;
                 let given = inputs
                     .iter()
                     .map(|input| Ok((input.name.clone(), input.for_ort(sample)?.into())))
@@ -187,26 +192,9 @@ fn forget_shapes(model: &mut ModelProto, inputs: &[Input]) -> Result<()> {
 impl Input {
     /// Its value among those that a caller gave, in the library's hands.
     fn for_ort(&self, given: &[(String, Tensor)]) -> Result<DynValue> {
-        let wrong = |what: String| EngineError::run(format!("input {:?}: {what}", self.name));
-        let found = given.iter().find(|(name, _)| *name == self.name);
-        let (_, tensor) = found.ok_or_else(|| wrong("not given".into()))?;
-        let value = if tensor.dtype() == self.dtype {
-            to_ort(tensor)
-        } else if tensor.dtype().is_float() && self.dtype.is_float() {
-            let cast = || -> bnkit_model::Result<Tensor> {
-                let mut bytes = vec![];
-                let values = decode_f64(tensor.dtype(), tensor.data())?;
-                encode_f64(self.dtype, &values, &mut bytes)?;
-                Tensor::new(self.dtype, tensor.dims().to_vec(), bytes)
-            };
-            to_ort(&cast().map_err(|error| wrong(error.to_string()))?)
-        } else {
-            let (expected, found) = (self.dtype, tensor.dtype());
-            return Err(wrong(format!("expected {expected}, found {found}")));
-        };
-        match value {
-            Some(value) => value.map_err(|error| wrong(first_line(&error))),
-            None => Err(wrong(format!("tensors of {} cannot be run", self.dtype))),
+        match to_ort(&self.tensor(given)?) {
+            Some(value) => value.map_err(|error| self.wrong(first_line(&error))),
+            None => Err(self.wrong(format!("tensors of {} cannot be run", self.dtype))),
         }
     }
 }

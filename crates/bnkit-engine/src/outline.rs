@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use bnkit_model::DType;
 use tract_onnx::pb::{GraphProto, ModelProto};
 
+use crate::apart::Apart;
 use crate::constant::constants_of;
 use crate::error::Result;
 use crate::flow::{self, Jump};
@@ -24,7 +25,7 @@ impl Outline {
     /// # Errors
     /// If the bytes are no ONNX model, or it has no graph.
     pub fn read(model: &[u8]) -> Result<Self> {
-        let ModelProto { graph, .. } = spec::decode(model)?;
+        let ModelProto { graph, .. } = Apart::decode(model)?.model;
         let mut graph = graph.ok_or_else(spec::no_graph)?;
         for_each_graph(&mut graph, &mut |graph| {
             for tensor in &mut graph.initializer {

@@ -3,6 +3,7 @@
 //! Loading is: decode, normalise a copy, parse by tract, give every input its shape, let tract infer the rest, optimise. Declared
 //! output and inner shapes are ignored: models declare wrong ones, and with concrete inputs tract finds all of them itself.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,20 +15,17 @@ use tract_onnx::Onnx;
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::bail;
-use tract_onnx::tract_core::model::{TypedNode, TypedRunnableModel};
-use tract_onnx::tract_core::ops::{logic::IfThenElse, scan::Scan};
-use tract_onnx::tract_core::optim::Optimizer;
+use tract_onnx::tract_core::model::TypedRunnableModel;
+use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::plan::eval;
 
-use crate::buffers::Buffers;
+use crate::apart::{Apart, Weights};
+use crate::compile::compile;
 use crate::constant::{datum_type, from_tract, to_tract};
-use crate::convolve::{self, Which};
 use crate::error::node_name;
 use crate::kernels;
 use crate::normalise::{Context, Mode, normalise, opset};
-use crate::operators::{
-    exchange, hide_reversed, hide_slices, negative_padding, registry, single_step,
-};
+use crate::operators::registry;
 use crate::quiet::catch;
 use crate::spec::{self, Dim, InputSpec};
 use crate::{EngineError, Perturbation, Result};
@@ -144,56 +142,61 @@ impl Session {
 impl Input {
     /// Its value among those that a caller gave.
     pub(crate) fn value(&self, given: &[(String, Tensor)]) -> Result<TValue> {
-        let wrong = |what: String| EngineError::run(format!("input {:?}: {what}", self.name));
-        let (_, tensor) = given
-            .iter()
-            .find(|(name, _)| *name == self.name)
-            .ok_or_else(|| wrong("not given".into()))?;
+        let tensor = self.tensor(given)?;
         if tensor.dims() != self.dims {
-            return Err(wrong(format!(
+            return Err(self.wrong(format!(
                 "expected shape {:?}, found {:?}",
                 self.dims,
                 tensor.dims()
             )));
         }
-        let tensor = if tensor.dtype() == self.dtype {
-            to_tract(tensor)?
-        } else if tensor.dtype().is_float() && self.dtype.is_float() {
-            let values =
-                decode_f64(tensor.dtype(), tensor.data()).map_err(|e| wrong(e.to_string()))?;
+        Ok(to_tract(&tensor)?.into_tvalue())
+    }
+
+    /// Its value among those that a caller gave, of any shape, in the type that it is computed in: floats are cast.
+    pub(crate) fn tensor<'g>(&self, given: &'g [(String, Tensor)]) -> Result<Cow<'g, Tensor>> {
+        let found = given.iter().find(|(name, _)| *name == self.name);
+        let (_, tensor) = found.ok_or_else(|| self.wrong("not given".into()))?;
+        if tensor.dtype() == self.dtype {
+            return Ok(Cow::Borrowed(tensor));
+        }
+        if !tensor.dtype().is_float() || !self.dtype.is_float() {
+            return Err(self.wrong(format!("expected {}, found {}", self.dtype, tensor.dtype())));
+        }
+        let cast = || -> bnkit_model::Result<Tensor> {
+            let values = decode_f64(tensor.dtype(), tensor.data())?;
             let mut bytes = vec![];
-            encode_f64(self.dtype, &values, &mut bytes).map_err(|e| wrong(e.to_string()))?;
-            let cast = Tensor::new(self.dtype, self.dims.clone(), bytes);
-            to_tract(&cast.map_err(|e| wrong(e.to_string()))?)?
-        } else {
-            return Err(wrong(format!(
-                "expected {}, found {}",
-                self.dtype,
-                tensor.dtype()
-            )));
+            encode_f64(self.dtype, &values, &mut bytes)?;
+            Tensor::new(self.dtype, tensor.dims().to_vec(), bytes)
         };
-        Ok(tensor.into_tvalue())
+        let cast = cast().map_err(|error| self.wrong(error.to_string()))?;
+        Ok(Cow::Owned(cast))
+    }
+
+    /// What is wrong with its value.
+    pub(crate) fn wrong(&self, what: String) -> EngineError {
+        EngineError::run(format!("input {:?}: {what}", self.name))
     }
 }
 
 fn load(model: &[u8], options: &LoadOptions) -> Result<Session> {
-    let mut proto = spec::decode(model)?;
+    let mut apart = Apart::decode(model)?;
     let precision = match options.precision {
-        Precision::F32 if all_doubles(&proto) => Precision::F64,
+        Precision::F32 if all_doubles(&apart.model) => Precision::F64,
         asked => asked,
     };
     let context = Context {
-        opset: opset(&proto),
+        opset: opset(&apart.model),
         precision,
         model_dir: options.model_dir,
         perturbation: options.perturbation,
         mode: Mode::Eval,
     };
-    if let Some(graph) = proto.graph.as_mut() {
+    if let Some(graph) = apart.model.graph.as_mut() {
         add_outputs(graph, options.extra_outputs);
     }
-    normalise(&mut proto, &context)?;
-    let graph = spec::graph(&proto)?;
+    normalise(&mut apart.model, &context)?;
+    let graph = spec::graph(&apart.model)?;
     let outputs: Vec<String> = graph
         .output
         .iter()
@@ -202,15 +205,9 @@ fn load(model: &[u8], options: &LoadOptions) -> Result<Session> {
     let inputs = spec::true_inputs(graph)
         .map(|input| resolve(spec::spec(input)?, options.input_dims))
         .collect::<Result<Vec<_>>>()?;
-    let typed = parse(registry(precision), &proto, &inputs)?;
-    // The plan has its own copy of the weights.
-    for tensor in proto
-        .graph
-        .iter_mut()
-        .flat_map(|graph| &mut graph.initializer)
-    {
-        tensor.raw_data = vec![];
-    }
+    let weights = apart.take_weights(&context)?;
+    let proto = apart.model;
+    let typed = parse(registry(precision), &proto, &inputs, weights)?;
     let plan = compile(typed, precision).map_err(|error| blame(&proto, &explain(&error)))?;
     Ok(Session {
         plan,
@@ -276,8 +273,13 @@ pub(crate) fn resolve(spec: InputSpec, given: &[(String, Vec<usize>)]) -> Result
     })
 }
 
-/// Reads a normalised model and infers all types and shapes from those of its inputs.
-pub(crate) fn parse(onnx: Onnx, proto: &ModelProto, inputs: &[Input]) -> Result<TypedModel> {
+/// Reads a normalised model and infers all types and shapes from those of its inputs. `weights` are further inputs, and constant.
+pub(crate) fn parse(
+    onnx: Onnx,
+    proto: &ModelProto,
+    inputs: &[Input],
+    weights: Weights,
+) -> Result<TypedModel> {
     let blame = |error: TractError| blame(proto, &explain(&error));
     let parsed = onnx.parse(proto, None).map_err(blame)?;
     if !parsed.unresolved_inputs.is_empty() {
@@ -287,6 +289,7 @@ pub(crate) fn parse(onnx: Onnx, proto: &ModelProto, inputs: &[Input]) -> Result<
         )));
     }
     let mut model = parsed.model;
+    fill(&mut model, weights).map_err(blame)?;
     let kinds = inputs
         .iter()
         .map(|input| {
@@ -318,6 +321,22 @@ pub(crate) fn parse(onnx: Onnx, proto: &ModelProto, inputs: &[Input]) -> Result<
     Ok(typed)
 }
 
+/// Makes constants of the inputs that `weights` names.
+fn fill(model: &mut InferenceModel, mut weights: Weights) -> TractResult<()> {
+    let mut inputs = vec![];
+    for input in model.input_outlets()?.to_vec() {
+        let node = model.node_mut(input.node);
+        match weights.remove(&node.name) {
+            Some(weight) => {
+                node.outputs[0].fact = TypedFact::try_from(&weight)?.into();
+                node.op = Box::new(Const::new(weight)?);
+            }
+            None => inputs.push(input),
+        }
+    }
+    model.set_input_outlets(&inputs)
+}
+
 /// Refuses a model that computes a value larger than the limit `value_elements`: allocating it ends the process.
 fn check_sizes(model: &TypedModel) -> Result<()> {
     let most = Limits::get().value_elements;
@@ -337,97 +356,6 @@ fn check_sizes(model: &TypedModel) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn compile(mut typed: TypedModel, precision: Precision) -> TractResult<Arc<TypedRunnableModel>> {
-    if let Some(node) = negative_padding(&typed) {
-        bail!("node {node} pads by a negative number");
-    }
-    hide_reversed(&mut typed)?;
-    hide_slices(&mut typed)?;
-    if precision == Precision::F64 {
-        exchange(&mut typed)?;
-        convolve::exchange::<f64>(&mut typed, Which::All, &Buffers::default())?;
-    }
-    let simplified = simplify(&typed, precision);
-    if simplified.is_err()
-        && precision == Precision::F64
-        && let Some(step) = single_step(&typed)?
-    {
-        bail!("node {step} is computed in single precision only");
-    }
-    // Where tract trips over its own rewrites, the graph as it was read still runs; it is only slower.
-    simplified.or_else(|error| {
-        guarded(|| {
-            let mut plain = typed.clone();
-            optimize(&mut plain)?;
-            in_double(&plain, precision)?;
-            plain.into_runnable()
-        })
-        .or_else(|_| guarded(|| typed.into_runnable()))
-        .map_err(|_| error)
-    })
-}
-
-/// The graph simplified and with kernels chosen; an error too if tract fails at it, or brings in operators that compute in f32 where
-/// doubles are asked for.
-fn simplify(typed: &TypedModel, precision: Precision) -> TractResult<Arc<TypedRunnableModel>> {
-    guarded(|| {
-        let mut simplified = typed.clone();
-        declutter(&mut simplified)?;
-        in_double(&simplified, precision)?;
-        optimize(&mut simplified)?;
-        in_double(&simplified, precision)?;
-        simplified.into_runnable()
-    })
-}
-
-/// Refuses a graph in which tract's rewrites brought in operators that compute in f32, where doubles are asked for. Choosing kernels
-/// simplifies, too.
-fn in_double(model: &TypedModel, precision: Precision) -> TractResult<()> {
-    if precision == Precision::F64
-        && let Some(step) = single_step(model)?
-    {
-        bail!("node {step} is simplified to single precision");
-    }
-    Ok(())
-}
-
-/// A panic as an error like any other.
-fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> TractResult<T> {
-    catch(work).unwrap_or_else(|panic| bail!("{panic}"))
-}
-
-/// tract's simplifications, as far as they end by themselves.
-fn declutter(model: &mut TypedModel) -> TractResult<()> {
-    let optimizer = Optimizer::declutter().stopping_at(steps(model));
-    optimizer.optimize(model)
-}
-
-/// tract's choice of kernels, as far as it ends by itself.
-fn optimize(model: &mut TypedModel) -> TractResult<()> {
-    let optimizer = Optimizer::codegen().stopping_at(steps(model));
-    model.optimize_with_session(&mut optimizer.session())
-}
-
-/// Far more rewrites than a graph of this size needs. Some that tract makes undo each other (it takes what can be batched out of a
-/// Scan's body again and again); each by itself is right, so that one can stop after any.
-fn steps(model: &TypedModel) -> usize {
-    1000 + 50 * size(model)
-}
-
-/// The number of nodes, with those in loop and branch bodies.
-fn size(model: &TypedModel) -> usize {
-    let inside = |node: &TypedNode| {
-        if let Some(scan) = node.op_as::<Scan>() {
-            size(&scan.body)
-        } else if let Some(branch) = node.op_as::<IfThenElse>() {
-            size(&branch.then_body) + size(&branch.else_body)
-        } else {
-            0
-        }
-    };
-    model.nodes().iter().map(|node| 1 + inside(node)).sum()
 }
 
 /// The error that names the node: tract quotes its name somewhere in its chain of reasons.

@@ -93,7 +93,9 @@ fn close(found: &[f64], expected: &[f64]) {
 }
 
 fn run(engine: &dyn Engine, model: &ModelProto, options: &LoadOptions, x: Values) -> Values {
-    let mut outputs = engine.run(&model.encode_to_vec(), options, &[x]).unwrap();
+    let mut outputs = engine
+        .run(&model.encode_to_vec(), options, &[x], &|| true)
+        .unwrap();
     outputs.remove(0)
 }
 
@@ -252,7 +254,7 @@ fn what_it_cannot_run_is_told_from_what_is_wrong() {
     let Some(engine) = engine() else { return };
     let fails = |model: &ModelProto, options: &LoadOptions, x: Values| {
         engine
-            .run(&model.encode_to_vec(), options, &[x])
+            .run(&model.encode_to_vec(), options, &[x], &|| true)
             .unwrap_err()
     };
     let good = pooled(DType::F32, batch_norm(&["n"]));

@@ -162,3 +162,59 @@ fn train_mode_sees_what_a_conv_and_what_follows_it_give() {
         );
     }
 }
+
+/// tract's BatchNorm is a product and a sum, x·s + (β − μ·s): another number wherever μ·s is large against what comes out.
+#[test]
+fn a_batch_norm_in_double_precision_is_computed_as_it_is_written() {
+    let (scale, bias) = ([0.3f32, -1.7], [0.1f32, 2.3]);
+    let (mean, variance) = ([1e6f32, -0.7], [1e-3f32, 5.1]);
+    let vector = |name: &str, values: [f32; 2]| f32s(name, &[2], &values.map(f64::from));
+    let names = ["x", "g", "b", "m", "v"];
+    let model = model(
+        15,
+        vec![input("x", DType::F32, &[2, 2, 3])],
+        vec![node("BatchNormalization", &names, &["y"])],
+        vec![
+            vector("g", scale),
+            vector("b", bias),
+            vector("m", mean),
+            vector("v", variance),
+        ],
+    );
+    let x: Vec<f32> = (0..12).map(|at| 1e6 + at as f32 * 0.37).collect();
+    let tensor = Tensor::from_f32(vec![2, 2, 3], &x).unwrap();
+    let expected = x.iter().enumerate().map(|(at, &x)| {
+        let channel = at / 3 % 2;
+        let [scale, bias, mean, variance] =
+            [scale, bias, mean, variance].map(|values| f64::from(values[channel]));
+        let factor = scale / (variance + f64::from(1e-5f32)).sqrt();
+        (f64::from(x) - mean) * factor + bias
+    });
+    let expected: Vec<f64> = expected.collect();
+    assert_eq!(run(&model, Precision::F64, &tensor), expected);
+}
+
+#[test]
+fn bounds_in_double_precision_are_from_both_sides() {
+    let x = [-3.0f32, -0.25, 0.75, 9.0];
+    let tensor = Tensor::from_f32(vec![1, 4], &x).unwrap();
+    let bounded = |node: NodeProto, constants: Vec<_>| {
+        let model = model(
+            17,
+            vec![input("x", DType::F32, &[1, 4])],
+            vec![node],
+            constants,
+        );
+        run(&model, Precision::F64, &tensor)
+    };
+    let scalar = |name: &str, value: f64| f32s(name, &[], &[value]);
+    let relu = bounded(node("Relu", &["x"], &["y"]), vec![]);
+    assert_eq!(relu, [0.0, 0.0, 0.75, 9.0]);
+    let clip = node("Clip", &["x", "low", "high"], &["y"]);
+    let clip = bounded(clip, vec![scalar("low", -0.5), scalar("high", 6.0)]);
+    assert_eq!(clip, [-0.5, -0.25, 0.75, 6.0]);
+    // A constant that is larger than the values is none that bounds them.
+    let max = node("Max", &["x", "rows"], &["y"]);
+    let max = bounded(max, vec![f32s("rows", &[2, 1], &[0.0, 1.0])]);
+    assert_eq!(max, [0.0, 0.0, 0.75, 9.0, 1.0, 1.0, 1.0, 9.0]);
+}

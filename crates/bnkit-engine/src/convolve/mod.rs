@@ -100,7 +100,15 @@ pub(crate) fn exchange<T: Real>(
         if which == Which::SinglePixels && !single {
             continue;
         }
-        let ours = ours::<T>(conv, &model.node_input_facts(index)?, lanes)?;
+        let [image, kernel, bias] = *node.inputs else {
+            continue;
+        };
+        let (Some(weights), Some(constant)) = (constant(model, kernel)?, constant(model, bias)?)
+        else {
+            continue;
+        };
+        let fact = model.outlet_fact(image)?;
+        let ours = ours::<T>(conv, fact, &weights, &constant, lanes)?;
         if let Some((output, way)) = ours {
             let ours = Convolve {
                 name: node.name.clone(),
@@ -108,7 +116,6 @@ pub(crate) fn exchange<T: Real>(
                 way: Arc::new(way),
                 buffers: buffers.clone(),
             };
-            let image = node.inputs[0];
             let patch = TypedModelPatch::replace_single_op(model, node, &[image], ours)?;
             patch.apply(model)?;
         }
@@ -116,17 +123,31 @@ pub(crate) fn exchange<T: Real>(
     Ok(())
 }
 
+/// The constant that a value is, if it is one or computed from nothing else: what tract reads as a bias is a cast.
+fn constant(model: &TypedModel, value: OutletId) -> TractResult<Option<Arc<Tensor>>> {
+    if let Some(constant) = &model.outlet_fact(value)?.konst {
+        return Ok(Some(constant.clone()));
+    }
+    let node = model.node(value.node);
+    let [input] = *node.inputs else {
+        return Ok(None);
+    };
+    let Some(input) = constant(model, input)? else {
+        return Ok(None);
+    };
+    // What cannot be computed now is no constant.
+    let computed = node.op.eval_out_of_plan(tvec!(input.into_tvalue()));
+    let values = computed.ok().flatten();
+    Ok(values.map(|mut values| values.swap_remove(value.slot).into_arc_tensor()))
+}
+
 fn ours<T: Real>(
     conv: &Conv,
-    inputs: &[&TypedFact],
+    image: &TypedFact,
+    weights: &Tensor,
+    bias: &Tensor,
     lanes: usize,
 ) -> TractResult<Option<([usize; 3], Way<T>)>> {
-    let [image, kernel, bias] = inputs else {
-        return Ok(None);
-    };
-    let (Some(weights), Some(bias)) = (&kernel.konst, &bias.konst) else {
-        return Ok(None);
-    };
     let pool = &conv.pool_spec;
     let Some(&[_, channels, height, width]) = image.shape.as_concrete() else {
         return Ok(None);

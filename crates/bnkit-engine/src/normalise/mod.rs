@@ -18,6 +18,7 @@ mod widen;
 use std::path::Path;
 
 pub(crate) use double::SINGLE;
+pub(crate) use widen::widen_elements;
 
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, attribute_proto::AttributeType,

@@ -14,6 +14,7 @@ use tract_onnx::pb::{
 };
 
 use super::{Context, attribute, remove, set_int};
+use crate::apart::is_apart;
 use crate::constant::make_raw;
 use crate::{EngineError, Precision, Result};
 
@@ -165,38 +166,55 @@ pub(super) fn f64_scalar(name: &str, value: f64) -> TensorProto {
 }
 
 fn widen_tensor(name: &str, tensor: &mut TensorProto, context: &Context) -> Result<()> {
-    make_raw(tensor, context.model_dir)?;
     let from = DType::from_onnx(tensor.data_type);
     let to = context.precision.widened(from);
-    let perturbed = from.is_float() && context.perturbation.is_some_and(|how| how.touches(name));
-    if to == from && !perturbed {
-        return Ok(());
+    if !is_apart(tensor) {
+        make_raw(tensor, context.model_dir)?;
+        let perturbed = context.perturbation.is_some_and(|how| how.touches(name));
+        if to != from || from.is_float() && perturbed {
+            let (narrow, wide) = (from.size().unwrap_or(1), to.size().unwrap_or(1));
+            let mut raw = vec![0; tensor.raw_data.len() / narrow * wide];
+            widen_elements(name, from, &tensor.raw_data, context, &mut raw)?;
+            tensor.raw_data = raw;
+        }
     }
-    if (from, to, perturbed) == (DType::F32, DType::F64, false) {
-        tensor.raw_data = doubles(&tensor.raw_data);
-        tensor.data_type = to.to_onnx();
-        return Ok(());
-    }
-    let wrong = |error: bnkit_model::Error| EngineError::model(format!("tensor {name:?}: {error}"));
-    let mut values = decode_f64(from, &tensor.raw_data).map_err(wrong)?;
-    if let Some(how) = context.perturbation.filter(|_| perturbed) {
-        how.apply(name, from, &mut values);
-    }
-    let mut raw = Vec::with_capacity(values.len() * 8);
-    encode_f64(to, &values, &mut raw).map_err(wrong)?;
-    tensor.raw_data = raw;
     tensor.data_type = to.to_onnx();
     Ok(())
 }
 
-/// Little-endian floats as doubles, without a detour: nearly all weights of nearly all models go this way.
-fn doubles(floats: &[u8]) -> Vec<u8> {
-    let mut doubles = vec![0; floats.len() * 2];
-    let (pairs, _) = doubles.as_chunks_mut::<8>();
-    for (wide, float) in pairs.iter_mut().zip(floats.as_chunks::<4>().0) {
-        *wide = f64::from(f32::from_le_bytes(*float)).to_le_bytes();
+/// Writes the elements of a constant, little-endian and stored as `from`, in the type that it is computed in. `out` has the bytes that
+/// they then take.
+pub(crate) fn widen_elements(
+    name: &str,
+    from: DType,
+    elements: &[u8],
+    context: &Context,
+    out: &mut [u8],
+) -> Result<()> {
+    let to = context.precision.widened(from);
+    let perturbation = context.perturbation.filter(|how| how.touches(name));
+    match (from, to, perturbation) {
+        // Nearly all weights of nearly all models go one of these ways.
+        (_, _, None) if from == to => out.copy_from_slice(elements),
+        (DType::F32, DType::F64, None) => {
+            let wide = out.as_chunks_mut::<8>().0.iter_mut();
+            for (wide, narrow) in wide.zip(elements.as_chunks::<4>().0) {
+                *wide = f64::from(f32::from_le_bytes(*narrow)).to_le_bytes();
+            }
+        }
+        _ => {
+            let wrong =
+                |error: bnkit_model::Error| EngineError::model(format!("tensor {name:?}: {error}"));
+            let mut values = decode_f64(from, elements).map_err(wrong)?;
+            if let Some(how) = perturbation {
+                how.apply(name, from, &mut values);
+            }
+            let mut wide = Vec::with_capacity(out.len());
+            encode_f64(to, &values, &mut wide).map_err(wrong)?;
+            out.copy_from_slice(&wide);
+        }
     }
-    doubles
+    Ok(())
 }
 
 #[cfg(test)]

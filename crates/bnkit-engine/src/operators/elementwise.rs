@@ -1,4 +1,4 @@
-//! Element-wise functions in double precision that tract has in single precision only.
+//! Element-wise functions in double precision that tract has in single precision only, or as functions of two values.
 
 // The macro writes public items without documentation.
 #![allow(missing_docs, unreachable_pub)]
@@ -44,5 +44,15 @@ element_wise!(round64, Round64, [f64] => |_, xs| {
 element_wise!(gelu_tanh64, GeluTanh64, [f64] => |_, xs| {
     let scale = (2.0 / std::f64::consts::PI).sqrt();
     xs.iter_mut().for_each(|x| *x *= 0.5 * (1.0 + (scale * (*x + 0.044_715 * x.powi(3))).tanh()));
+    Ok(())
+});
+
+element_wise!(at_least64, AtLeast64 { bound: f64 }, [f64] => |op, xs| {
+    xs.iter_mut().for_each(|x| *x = x.max(op.bound));
+    Ok(())
+});
+
+element_wise!(at_most64, AtMost64 { bound: f64 }, [f64] => |op, xs| {
+    xs.iter_mut().for_each(|x| *x = x.min(op.bound));
     Ok(())
 });

@@ -27,6 +27,7 @@ use tract_onnx::prelude::*;
 
 pub(crate) use operators::{DROPOUT, NORM};
 
+use crate::apart::Weights;
 use crate::buffers::Buffers;
 use crate::constant::from_tract;
 use crate::convolve::{self, Which};
@@ -291,7 +292,7 @@ fn norms(graph: &GraphProto) -> Result<Vec<Norm>> {
 fn parse(proto: &ModelProto, inputs: &[Input]) -> Result<TypedModel> {
     let mut onnx = crate::operators::registry(Precision::F32);
     operators::register(&mut onnx);
-    session::parse(onnx, proto, inputs)
+    session::parse(onnx, proto, inputs, Weights::new())
 }
 
 /// Compiles a model that was parsed from `proto`, of which only the names of nodes are read. Sets the channels of the BatchNorms that

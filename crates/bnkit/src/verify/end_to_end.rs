@@ -18,7 +18,9 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use bnkit_engine::{EngineError, Jump, LoadOptions, Outline, Perturbation, Precision, Session};
+use bnkit_engine::{
+    Engine, EngineError, Jump, LoadOptions, Outline, Perturbation, Precision, Tract,
+};
 use bnkit_model::Tensor;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -43,6 +45,22 @@ pub struct Subject<'a> {
     pub model_dir: Option<&'a Path>,
     /// Where external data of `shipped` lies.
     pub shipped_dir: Option<&'a Path>,
+}
+
+impl<'a> Subject<'a> {
+    /// Two serialized models of which nothing else is known, each with the folder of its external data; the first is the yardstick.
+    pub fn unrelated(
+        original: (&'a [u8], Option<&'a Path>),
+        shipped: (&'a [u8], Option<&'a Path>),
+    ) -> Self {
+        Self {
+            original: original.0,
+            shipped: shipped.0,
+            exact: None,
+            model_dir: original.1,
+            shipped_dir: shipped.1,
+        }
+    }
 }
 
 /// What is acceptable.
@@ -136,26 +154,6 @@ pub enum Error {
 /// The values of each sample, by name.
 type Values = Vec<HashMap<String, Tensor>>;
 
-/// Compares two models of which nothing else is known.
-///
-/// # Errors
-/// As [`run`].
-pub fn compare(
-    a: (&[u8], Option<&Path>),
-    b: (&[u8], Option<&Path>),
-    samples: &[Sample],
-    options: &Options,
-) -> Result<EndToEnd, Error> {
-    let subject = Subject {
-        original: a.0,
-        shipped: b.0,
-        exact: None,
-        model_dir: a.1,
-        shipped_dir: b.1,
-    };
-    run(&subject, samples, options)
-}
-
 /// Runs levels 2 and 3 on the caller's rayon pool. All samples must have the same shapes.
 ///
 /// # Errors
@@ -179,17 +177,17 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
         Some(exact) => (exact, subject.model_dir),
         None => (subject.shipped, subject.shipped_dir),
     };
-    let job = |model, model_dir, precision, perturbation| Job {
-        model,
-        interrupt: &options.interrupt,
-        options: LoadOptions {
+    let job = |model, model_dir, precision, perturbation| {
+        let load = LoadOptions {
             precision,
             input_dims: &dims,
             model_dir,
             extra_outputs: &fronts,
             perturbation,
-        },
+        };
+        (model, load)
     };
+    let run = |(model, load): &(&[u8], LoadOptions)| run_on(&Tract, model, load, samples, options);
     // The slow ones first, so that the last to finish is a short one.
     let mut jobs = vec![
         job(subject.original, subject.model_dir, Precision::F64, None),
@@ -201,8 +199,7 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
     if let (false, Some(how)) = (exact_known, &rounding) {
         jobs.insert(2, job(widened, widened_dir, Precision::F64, Some(how)));
     }
-    let mut results: Vec<Result<Values, EngineError>> =
-        jobs.par_iter().map(|job| job.run(samples)).collect();
+    let mut results: Vec<Result<Values, EngineError>> = jobs.par_iter().map(run).collect();
     go_on(options)?;
     let rounded64 = match results.len() {
         4 => None,
@@ -249,7 +246,7 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
     let (stored, moved): (Values, Values);
     if let Some(how) = rounding.as_ref().filter(|_| unexplained(&double, &reports)) {
         let job = job(widened, widened_dir, Precision::F64, Some(how));
-        let run = job.run(samples);
+        let run = run(&job);
         go_on(options)?;
         stored = run.map_err(not_the_original)?;
         runs.rounded64 = Some(&stored);
@@ -259,7 +256,7 @@ pub fn run(subject: &Subject, samples: &[Sample], options: &Options) -> Result<E
         let all = everything_moved(&outlines.original, options);
         let (model, dir) = (subject.original, subject.model_dir);
         let job = job(model, dir, Precision::F64, Some(&all));
-        let run = job.run(samples);
+        let run = run(&job);
         go_on(options)?;
         moved = run.map_err(Error::Unsupported)?;
         runs.moved64 = Some(&moved);
@@ -317,28 +314,17 @@ fn go_on(options: &Options) -> Result<(), Error> {
     }
 }
 
-/// One model to load and run.
-struct Job<'a> {
-    model: &'a [u8],
-    interrupt: &'a Interrupt,
-    options: LoadOptions<'a>,
-}
-
-impl Job<'_> {
-    fn run(&self, samples: &[Sample]) -> Result<Values, EngineError> {
-        if self.interrupt.requested() {
-            let reason = "it was not begun".into();
-            return Err(EngineError::Run { reason });
-        }
-        let session = Session::load(self.model, &self.options)?;
-        samples
-            .iter()
-            .map(|sample| {
-                let values = session.run_while(sample, &|| !self.interrupt.requested())?;
-                Ok(values.into_iter().collect())
-            })
-            .collect()
-    }
+/// Runs a model on all samples; an error too if it was interrupted.
+fn run_on(
+    engine: &dyn Engine,
+    model: &[u8],
+    load: &LoadOptions,
+    samples: &[Sample],
+    options: &Options,
+) -> Result<Values, EngineError> {
+    let results = engine.run(model, load, samples, &|| !options.interrupt.requested())?;
+    let named = results.into_iter();
+    Ok(named.map(|values| values.into_iter().collect()).collect())
 }
 
 impl Jumping {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use bnkit_model::onnx::{Model, NodeId, Types, ValueId};
 
+use crate::calibrate::Interrupt;
 use crate::route::{Merge, Route};
 
 mod cut;
@@ -158,23 +159,22 @@ impl Neighbourhood<'_> {
     }
 }
 
-impl LocalResult {
-    /// Adds what was found elsewhere.
-    pub(super) fn append(&mut self, mut other: Self) {
-        self.ran += other.ran;
-        self.skipped.append(&mut other.skipped);
-        self.failures.append(&mut other.failures);
-    }
-}
-
 /// Runs two models on the same inputs, in doubles, and says how far their outputs are apart, relative to their range; or
 /// why it cannot run them.
 pub type Compare<'a> = dyn Fn(&[u8], &[u8]) -> Result<f64, String> + 'a;
 
 /// Compares the two models of each neighbourhood.
-pub fn check(neighbourhoods: &[Neighbourhood<'_>], compare: &Compare<'_>) -> LocalResult {
+///
+/// # Errors
+/// [`Error::Interrupted`](crate::Error::Interrupted) if it was interrupted, between two neighbourhoods.
+pub fn check(
+    neighbourhoods: &[Neighbourhood<'_>],
+    compare: &Compare<'_>,
+    interrupt: &Interrupt,
+) -> crate::Result<LocalResult> {
     let mut result = LocalResult::default();
     for neighbourhood in neighbourhoods {
+        interrupt.go_on()?;
         let label = neighbourhood.label.clone();
         let distance = neighbourhood
             .models()
@@ -189,5 +189,5 @@ pub fn check(neighbourhoods: &[Neighbourhood<'_>], compare: &Compare<'_>) -> Loc
             }
         }
     }
-    result
+    Ok(result)
 }

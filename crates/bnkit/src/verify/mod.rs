@@ -230,7 +230,9 @@ impl Runner<'_> {
                 .to_bytes(precision)
                 .map_err(|error| end_to_end::Error::Incomparable(error.to_string()))
         };
-        let (shipped, exact) = (encode(Precision::Stored)?, encode(Precision::Exact)?);
+        let (shipped, exact) =
+            rayon::join(|| encode(Precision::Stored), || encode(Precision::Exact));
+        let (shipped, exact) = (shipped?, exact?);
         let dir = self.original.dir();
         let subject = Subject {
             original: self.reference,
@@ -263,11 +265,7 @@ fn local(
         local::neighbourhoods_merged(original, plan.apply(), &plan.routes, &plan.merges);
     let count = neighbourhoods.len();
     let compare = |a: &[u8], b: &[u8]| distance_in_f64(a, b, options.seed);
-    let mut found = local::LocalResult::default();
-    for one in neighbourhoods.chunks(1) {
-        options.interrupt.go_on()?;
-        found.append(local::check(one, &compare));
-    }
+    let found = local::check(&neighbourhoods, &compare, &options.interrupt)?;
     verification
         .notes
         .push(format!("the engine cannot run the whole model: {why}"));
@@ -353,13 +351,7 @@ pub fn compare(a: &Model, b: &Model, options: &VerifyOptions) -> Result<Verifica
             return Err(cannot(why));
         }
     }
-    let subject = Subject {
-        original: &first,
-        shipped: &second,
-        exact: None,
-        model_dir: a.dir(),
-        shipped_dir: b.dir(),
-    };
+    let subject = Subject::unrelated((&first, a.dir()), (&second, b.dir()));
     let samples = match samples(&first, a, options)? {
         Ok(samples) => samples,
         Err(why) => {

@@ -1,7 +1,7 @@
 //! What a proof is run on, and small runs of its own: samples of the user's data or random ones, and the distance of two
 //! models of doubles.
 
-use bnkit_engine::{Engine, EngineError, InputSpec, LoadOptions, Precision, Session, Tract};
+use bnkit_engine::{Engine, EngineError, InputSpec, LoadOptions, Precision, Tract};
 use bnkit_model::onnx::Model;
 
 use super::inputs::Sample;
@@ -98,7 +98,7 @@ pub(super) fn try_on(
         perturbation: None,
     };
     engine
-        .run(bytes, &options, std::slice::from_ref(sample))
+        .run(bytes, &options, std::slice::from_ref(sample), &|| true)
         .map(|_| ())
 }
 
@@ -156,9 +156,7 @@ fn run_in_f64(model: &[u8], samples: &[Sample]) -> Result<Vec<Sample>, String> {
         extra_outputs: &[],
         perturbation: None,
     };
-    let session = Session::load(model, &options).map_err(|error| error.to_string())?;
-    samples
-        .iter()
-        .map(|sample| session.run(sample).map_err(|error| error.to_string()))
-        .collect()
+    Tract
+        .run(model, &options, samples, &|| true)
+        .map_err(|error| error.to_string())
 }

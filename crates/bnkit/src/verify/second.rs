@@ -32,13 +32,7 @@ pub(super) fn prove(
     }
     let shipped = folded.to_bytes(Precision::Stored)?;
     let dir = runner.original.dir();
-    let subject = Subject {
-        original: runner.reference,
-        shipped: &shipped,
-        exact: None,
-        model_dir: dir,
-        shipped_dir: dir,
-    };
+    let subject = Subject::unrelated((runner.reference, dir), (&shipped, dir));
     match run(runner.original, &subject, runner.options)? {
         Outcome::NotRun(why) => verification.notes.extend(why),
         Outcome::Ran(engine, found) => add(&mut verification, engine, found),
@@ -102,6 +96,7 @@ fn on(
     Ok(
         match single::run(engine, subject, &samples, &options.end_to_end()) {
             Ok(found) => Outcome::Ran(name, found),
+            Err(end_to_end::Error::Interrupted) => return Err(Error::Interrupted),
             Err(end_to_end::Error::Unsupported(why)) => not_run(why.to_string()),
             Err(error) => Outcome::Broken(name, error.to_string()),
         },

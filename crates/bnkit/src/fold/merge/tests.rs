@@ -2,6 +2,7 @@
 
 use bnkit_model::onnx::{AttributeValue, Edit, Model, NewTensor, Recipe, ValueId};
 
+use crate::calibrate::Interrupt;
 use crate::fold::{Options, Plan, plan, plan_without};
 use crate::report::{Decision, Verdict};
 use crate::verify::nets::{Net, attribute};
@@ -107,7 +108,7 @@ fn the_neighbourhood_of_a_merge_shows_that_it_is_wrong() {
     let check = |plan: &Plan| {
         let all = local::neighbourhoods_merged(&model, plan.apply(), &plan.routes, &plan.merges);
         assert_eq!(all.len(), 1);
-        local::check(&all, &distance)
+        local::check(&all, &distance, &Interrupt::default()).unwrap()
     };
     let plan = merged(&model);
     let right = check(&plan);

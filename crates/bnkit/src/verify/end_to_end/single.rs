@@ -11,11 +11,12 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use bnkit_engine::{Engine, EngineError, LoadOptions, Perturbation, Precision};
+use bnkit_engine::{Engine, LoadOptions, Perturbation, Precision};
 
 use super::judge::{distance, least};
 use super::{
-    Error, Jumping, Options, Outlines, Subject, Values, fronts, not_the_original, same_outputs,
+    Error, Jumping, Options, Outlines, Subject, Values, fronts, go_on, not_the_original, run_on,
+    same_outputs,
 };
 use crate::report::OutputComparison;
 use crate::verify::inputs::Sample;
@@ -62,22 +63,19 @@ pub(crate) fn run(
         .collect();
     // One after the other: each holds the model.
     let run = |model: &[u8], model_dir: Option<&Path>, perturbation: Option<&Perturbation>| {
-        let options = LoadOptions {
+        let load = LoadOptions {
             precision: Precision::F32,
             input_dims: &dims,
             model_dir,
             extra_outputs: &fronts,
             perturbation,
         };
-        let results = engine.run(model, &options, samples)?;
-        let named = results
-            .into_iter()
-            .map(|values| values.into_iter().collect());
-        Ok::<Values, EngineError>(named.collect())
+        let results = run_on(engine, model, &load, samples, options);
+        go_on(options).map(|()| results)
     };
     let (model, dir) = (subject.original, subject.model_dir);
-    let original = run(model, dir, None).map_err(Error::Unsupported)?;
-    let shipped = run(subject.shipped, subject.shipped_dir, None).map_err(not_the_original)?;
+    let original = run(model, dir, None)?.map_err(Error::Unsupported)?;
+    let shipped = run(subject.shipped, subject.shipped_dir, None)?.map_err(not_the_original)?;
     same_outputs(&original[0], &shipped[0])?;
     let mut moved = vec![];
     for place in 0..MOVES {
@@ -85,7 +83,7 @@ pub(crate) fn run(
             tensors: outlines.original.coefficients(),
             seed: options.seed.wrapping_add(place),
         };
-        moved.push(run(model, dir, Some(&how)).map_err(Error::Unsupported)?);
+        moved.push(run(model, dir, Some(&how))?.map_err(Error::Unsupported)?);
     }
 
     let hidden = jumps.iter().flat_map(|jump| &jump.outputs);

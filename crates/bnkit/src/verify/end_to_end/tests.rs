@@ -2,194 +2,18 @@
 
 use bnkit_model::DType;
 use prost::Message;
-use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
-    tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value as DimValue, type_proto,
-};
+use tract_onnx::pb::{AttributeProto, ModelProto, attribute_proto::AttributeType};
 
+mod case;
 mod single;
 
 use super::*;
-use crate::verify::inputs;
+use case::{CHANNELS, Case, model, node, tensor};
 
-const CHANNELS: usize = 3;
-
-fn node(op_type: &str, input: &[&str], output: &str) -> NodeProto {
-    NodeProto {
-        op_type: op_type.into(),
-        name: format!("{op_type}-{output}"),
-        input: input.iter().map(|name| (*name).to_owned()).collect(),
-        output: vec![output.into()],
-        ..Default::default()
-    }
-}
-
-fn tensor(name: &str, dims: &[i64], dtype: DType, values: &[f64]) -> TensorProto {
-    let mut raw_data = vec![];
-    bnkit_model::tensor::encode_f64(dtype, values, &mut raw_data).unwrap();
-    TensorProto {
-        name: name.into(),
-        dims: dims.to_vec(),
-        data_type: dtype.to_onnx(),
-        raw_data,
-        ..Default::default()
-    }
-}
-
-fn value(name: &str, dims: &[i64], dtype: DType) -> ValueInfoProto {
-    let dim = dims
-        .iter()
-        .map(|&size| Dimension {
-            value: Some(DimValue::DimValue(size)),
-            ..Default::default()
-        })
-        .collect();
-    ValueInfoProto {
-        name: name.into(),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(type_proto::Tensor {
-                elem_type: dtype.to_onnx(),
-                shape: Some(TensorShapeProto { dim }),
-            })),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
-fn model(nodes: Vec<NodeProto>, constants: Vec<TensorProto>, dtype: DType) -> Vec<u8> {
-    let output = nodes.last().unwrap().output[0].clone();
-    ModelProto {
-        ir_version: 8,
-        opset_import: vec![OperatorSetIdProto {
-            version: 17,
-            ..Default::default()
-        }],
-        graph: Some(GraphProto {
-            name: "g".into(),
-            node: nodes,
-            initializer: constants,
-            input: vec![value("x", &[1, CHANNELS as i64, 6, 6], dtype)],
-            output: vec![value(&output, &[], DType::F32)],
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-    .encode_to_vec()
-}
-
-/// A Conv (3 → 3, 3×3) with a BatchNorm behind it, and the same folded by hand.
-struct Case {
-    dtype: DType,
-    weight: Vec<f64>,
-    gamma: Vec<f64>,
-    beta: Vec<f64>,
-    mean: Vec<f64>,
-    var: Vec<f64>,
-    /// What follows on the BatchNorm's output `y`.
-    tail: Vec<NodeProto>,
-}
-
-const EPSILON: f32 = 1e-5;
-
-impl Case {
-    fn new(dtype: DType) -> Self {
-        let round = |values: Vec<f64>| {
-            values
-                .into_iter()
-                .map(|x| dtype.round(x))
-                .collect::<Vec<f64>>()
-        };
-        Self {
-            dtype,
-            weight: round(
-                (0..CHANNELS * CHANNELS * 9)
-                    .map(|i| ((i * 37 % 101) as f64 / 101.0 - 0.5) / 3.0)
-                    .collect(),
-            ),
-            gamma: round(vec![1.3, 0.7, -0.4]),
-            beta: round(vec![0.1, -0.2, 0.3]),
-            mean: round(vec![0.05, -0.03, 0.02]),
-            var: round(vec![0.9, 0.4, 1.7]),
-            tail: vec![],
-        }
-    }
-
-    fn original(&self) -> Vec<u8> {
-        let mut batch_norm = node(
-            "BatchNormalization",
-            &["c", "gamma", "beta", "mean", "var"],
-            "y",
-        );
-        batch_norm.attribute.push(AttributeProto {
-            name: "epsilon".into(),
-            r#type: AttributeType::Float as i32,
-            f: EPSILON,
-            ..Default::default()
-        });
-        let mut nodes = vec![node("Conv", &["x", "w"], "c"), batch_norm];
-        nodes.extend(self.tail.clone());
-        let vector = |name, values| tensor(name, &[CHANNELS as i64], self.dtype, values);
-        model(
-            nodes,
-            vec![
-                tensor("w", &[3, 3, 3, 3], self.dtype, &self.weight),
-                vector("gamma", &self.gamma),
-                vector("beta", &self.beta),
-                vector("mean", &self.mean),
-                vector("var", &self.var),
-            ],
-            self.dtype,
-        )
-    }
-
-    /// The folded constants, which `fault` may spoil.
-    fn folded(&self, stored: DType, fault: impl Fn(&mut Vec<f64>, &mut Vec<f64>)) -> Vec<u8> {
-        let scale: Vec<f64> = (0..CHANNELS)
-            .map(|c| self.gamma[c] / (self.var[c] + f64::from(EPSILON)).sqrt())
-            .collect();
-        let mut weight: Vec<f64> = self
-            .weight
-            .iter()
-            .enumerate()
-            .map(|(i, w)| w * scale[i / 27])
-            .collect();
-        let mut bias: Vec<f64> = (0..CHANNELS)
-            .map(|c| self.beta[c] - self.mean[c] * scale[c])
-            .collect();
-        fault(&mut weight, &mut bias);
-        let mut nodes = vec![node("Conv", &["x", "w2", "b2"], "y")];
-        nodes.extend(self.tail.clone());
-        let constants = vec![
-            tensor("w2", &[3, 3, 3, 3], stored, &weight),
-            tensor("b2", &[3], stored, &bias),
-        ];
-        model(nodes, constants, self.dtype)
-    }
-
-    fn samples(&self) -> Vec<Sample> {
-        let specs = bnkit_engine::inputs(&self.original()).unwrap();
-        inputs::generate(&specs, &[], 3, 1, &mut |_| Ok(())).unwrap()
-    }
-
-    fn verify(&self, fault: impl Fn(&mut Vec<f64>, &mut Vec<f64>)) -> EndToEnd {
-        self.verify_with(
-            &self.folded(self.dtype, &fault),
-            Some(&self.folded(DType::F64, &fault)),
-        )
-    }
-
-    fn verify_with(&self, shipped: &[u8], exact: Option<&[u8]>) -> EndToEnd {
-        let subject = Subject {
-            original: &self.original(),
-            shipped,
-            exact,
-            model_dir: None,
-            shipped_dir: None,
-        };
-        run(&subject, &self.samples(), &Options::default()).unwrap()
-    }
+/// Two models of which nothing else is known.
+fn compare(original: &[u8], shipped: &[u8], samples: &[Sample]) -> Result<EndToEnd, Error> {
+    let subject = Subject::unrelated((original, None), (shipped, None));
+    run(&subject, samples, &Options::default())
 }
 
 fn right(_: &mut Vec<f64>, _: &mut Vec<f64>) {}
@@ -255,13 +79,7 @@ fn without_exact_constants_rounding_is_told_from_faults() {
 fn identical_models_pass() {
     let case = Case::new(DType::F32);
     let original = case.original();
-    let result = compare(
-        (&original, None),
-        (&original, None),
-        &case.samples(),
-        &Options::default(),
-    )
-    .unwrap();
+    let result = compare(&original, &original, &case.samples()).unwrap();
     assert!(result.pass);
     assert_eq!(result.double.max_rel, 0.0);
     assert_eq!(result.outputs[0].metrics.max_abs, 0.0);
@@ -312,13 +130,11 @@ fn where_the_original_cancels_the_better_model_passes() {
 #[test]
 fn an_explicit_tolerance_replaces_the_derived_one() {
     let case = Case::new(DType::F32);
-    let subject = Subject {
-        original: &case.original(),
-        shipped: &case.folded(DType::F32, |_, bias| bias[0] += 0.01),
-        exact: None,
-        model_dir: None,
-        shipped_dir: None,
-    };
+    let (original, shipped) = (
+        case.original(),
+        case.folded(DType::F32, |_, bias| bias[0] += 0.01),
+    );
+    let subject = Subject::unrelated((&original, None), (&shipped, None));
     let judge =
         |options: Options| run(&subject, &case.samples(), &options).unwrap().outputs[0].pass;
     assert!(!judge(Options::default()));
@@ -400,12 +216,7 @@ fn different_inputs_and_outputs_are_an_error_that_names_them() {
     graph.node[0].input[0] = "image".into();
     let renamed = other.encode_to_vec();
     let original = case.original();
-    let error = compare(
-        (&original, None),
-        (&renamed, None),
-        &case.samples(),
-        &Options::default(),
-    );
+    let error = compare(&original, &renamed, &case.samples());
     let text = error.unwrap_err().to_string();
     assert!(
         text.contains("\"x\" (float32)") && text.contains("\"image\""),
@@ -417,12 +228,7 @@ fn different_inputs_and_outputs_are_an_error_that_names_them() {
     graph.node[1].output[0] = "z".into();
     graph.output[0].name = "z".into();
     let renamed = other.encode_to_vec();
-    let error = compare(
-        (&original, None),
-        (&renamed, None),
-        &case.samples(),
-        &Options::default(),
-    );
+    let error = compare(&original, &renamed, &case.samples());
     assert!(error.unwrap_err().to_string().contains("different outputs"));
 }
 
@@ -437,30 +243,15 @@ fn a_model_that_cannot_run_is_no_verdict_but_a_broken_fold_is() {
     );
     let original = case.original();
     let samples = case.samples();
-    let error = compare(
-        (&original, None),
-        (&broken, None),
-        &samples,
-        &Options::default(),
-    );
+    let error = compare(&original, &broken, &samples);
     assert!(matches!(error, Err(Error::Broken(_))), "{error:?}");
     // What the engine does not know may be right.
     let mut unknown = Case::new(DType::F32);
     unknown.tail = vec![node("NoSuchOperator", &["y"], "z")];
-    let error = compare(
-        (&original, None),
-        (&unknown.original(), None),
-        &samples,
-        &Options::default(),
-    );
+    let error = compare(&original, &unknown.original(), &samples);
     assert!(matches!(error, Err(Error::Unsupported(_))), "{error:?}");
     case.tail = vec![node("NoSuchOperator", &["y"], "z")];
-    let error = compare(
-        (&case.original(), None),
-        (&good, None),
-        &samples,
-        &Options::default(),
-    );
+    let error = compare(&case.original(), &good, &samples);
     assert!(matches!(error, Err(Error::Unsupported(_))), "{error:?}");
 }
 

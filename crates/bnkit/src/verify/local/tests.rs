@@ -93,7 +93,7 @@ fn survey(paths: impl Iterator<Item = PathBuf>) -> (usize, usize, Vec<String>, V
             wrong.push(format!("{name}: {node}: {}", failure.describe()));
         }
         let all = neighbourhoods(&original, folded, &plan.routes);
-        let result = check(&all, &compare);
+        let result = check(&all, &compare, &Interrupt::default()).unwrap();
         ran += result.ran;
         for (label, distance) in result.failures {
             wrong.push(format!("{name}: around {label}: {distance:e}"));
@@ -178,7 +178,12 @@ fn golden_folds_with_one_constant_off_are_caught() {
         for (name, off) in with_one_constant_off(plan.apply()) {
             tried += 1;
             let algebra = algebra::check(&original, &off, &plan.routes).unwrap();
-            let local = check(&neighbourhoods(&original, &off, &plan.routes), &compare);
+            let local = check(
+                &neighbourhoods(&original, &off, &plan.routes),
+                &compare,
+                &Interrupt::default(),
+            )
+            .unwrap();
             let by_both = (!algebra.failures.is_empty(), !local.failures.is_empty());
             let is_dead = local
                 .skipped
@@ -249,7 +254,12 @@ fn a_shift_in_front_of_padding_is_caught() {
     let plan = plan(&original, &Options::default()).unwrap();
     let mut folded = plan.apply().clone();
     let run = |original: &Model, folded: &Model| {
-        check(&neighbourhoods(original, folded, &plan.routes), &compare)
+        check(
+            &neighbourhoods(original, folded, &plan.routes),
+            &compare,
+            &Interrupt::default(),
+        )
+        .unwrap()
     };
     let right = run(&original, &folded);
     assert_eq!((right.ran, right.failures.len()), (1, 0));
@@ -308,7 +318,12 @@ fn what_cannot_stand_alone_is_skipped_with_a_reason() {
         .output("y");
     let model = net.model();
     let routes = [route(&model, "n", "y", Side::Input)];
-    let result = check(&neighbourhoods(&model, &model, &routes), &compare);
+    let result = check(
+        &neighbourhoods(&model, &model, &routes),
+        &compare,
+        &Interrupt::default(),
+    )
+    .unwrap();
     assert_eq!(result.ran, 0);
     let (label, why) = &result.skipped[0];
     assert_eq!(label, "n");

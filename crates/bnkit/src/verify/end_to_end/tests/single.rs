@@ -1,19 +1,14 @@
 //! Level 3 alone, on tract in single precision: any engine will do to see what is accepted.
 
 use bnkit_engine::Tract;
+use tract_onnx::pb::NodeProto;
 
 use super::*;
 use crate::verify::end_to_end::single::{self, Shipped};
 
 fn compared(case: &Case, shipped: &[u8], options: &Options) -> Result<Shipped, Error> {
     let original = case.original();
-    let subject = Subject {
-        original: &original,
-        shipped,
-        exact: None,
-        model_dir: None,
-        shipped_dir: None,
-    };
+    let subject = Subject::unrelated((&original, None), (shipped, None));
     single::run(&Tract, &subject, &case.samples(), options)
 }
 
