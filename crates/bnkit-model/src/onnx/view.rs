@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::model::*;
+use super::uses::Use;
 use crate::source::Source;
 
 impl Model {
