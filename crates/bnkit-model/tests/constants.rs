@@ -246,6 +246,8 @@ fn dequantization() {
     );
     let zero = "Cast z -> o to=3; DequantizeLinear w c o -> y axis=0";
     assert_eq!(run("c ~ 1,10; z # 1,2", zero), expected([0., 1., 10., 20.]));
+    let error = run("c ~ 1,10; z # 1,2", "DequantizeLinear w c z -> y axis=0").unwrap_err();
+    assert!(error.contains("a zero point of int64 for int8"), "{error}");
     assert!(run("c ~ 1,10,100", "DequantizeLinear w c -> y").is_err());
     assert!(run("c ~ 1,10", "DequantizeLinear w c -> y block_size=2").is_err());
 }
@@ -293,6 +295,21 @@ fn a_type_or_a_shape_is_all_that_counts() {
         error.contains("the type that it casts to is unknown"),
         "{error}"
     );
+}
+
+#[test]
+fn an_identity_has_one_input() {
+    for values in ["f ~ 1,2; g ~ 3,4", "f # 1,2; g # 3,4"] {
+        assert!(evaluated(17, values, "Identity f -> y").is_ok(), "{values}");
+        for nodes in ["Identity f g -> y", "Identity f g -> i; Neg i -> y"] {
+            let (model, y) = load(17, values, nodes);
+            let types = Types::derive(&model);
+            let constants = Constants::new(&model, &types, false);
+            assert!(!constants.is_constant(y), "{values}: {nodes}");
+            let tensor = constants.tensor(y);
+            assert!(matches!(tensor, Err(NotConstant::Computed { .. })));
+        }
+    }
 }
 
 #[test]

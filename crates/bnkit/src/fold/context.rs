@@ -36,6 +36,14 @@ impl<'m> Context<'m> {
         Constants::new(self.model, self.types, self.assume_constant)
     }
 
+    /// The same, where what a caller may override is taken for what it is by default.
+    pub(crate) fn with_defaults(&self) -> Self {
+        Self {
+            assume_constant: true,
+            ..*self
+        }
+    }
+
     /// The version of ONNX's own operators where `node` stands.
     pub(crate) fn opset(&self, node: NodeId) -> i64 {
         let scope = self.model.node(node).scope;

@@ -5,7 +5,7 @@
 //! only decide what is computed at run time (negative pads, say) are no contradictions.
 
 use bnkit_model::DType;
-use bnkit_model::onnx::{Dim, NodeId, TensorDef, ValueId};
+use bnkit_model::onnx::{Dense, Dim, NodeId, TensorDef, ValueId};
 
 use super::context::Context;
 use crate::refusal::{Answer, Stop};
@@ -106,6 +106,12 @@ pub(crate) fn require_declared(
         weight.dims
     );
     Err(mismatch(context, node, what))
+}
+
+/// Whether all elements are numbers that their type can hold: an expression is not rounded before it is stored.
+pub(crate) fn is_finite(constant: &Dense<f64>) -> bool {
+    let values = &constant.values;
+    (values.iter()).all(|&value| constant.dtype.round(value).is_finite())
 }
 
 /// Refuses a list attribute of another length than `count`, or with an element below `least`.

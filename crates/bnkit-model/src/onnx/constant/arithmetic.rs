@@ -233,6 +233,9 @@ pub(super) fn dequantize(call: &Call<'_>, data: Array, rest: Vec<Option<Array>>)
     };
     let zeros = match zero {
         None => vec![0; channels],
+        Some(zero) if zero.dtype != data.dtype => {
+            return Err(format!("a zero point of {} for {}", zero.dtype, data.dtype));
+        }
         Some(zero) if zero.len() == channels && zero.dims.len() <= 1 => {
             zero.into_ints().ok_or("its zero point is no integer")?
         }

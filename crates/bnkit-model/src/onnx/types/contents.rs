@@ -56,6 +56,7 @@ pub(super) fn of(at: &At<'_>, fact: &Fact) -> Option<Vec<Item>> {
             let dims = at.dims(0)?;
             to_items(&dims[selected(at.node, at.opset, dims.len())?])
         }
+        "Identity" if at.node.inputs.len() > 1 => return None,
         "Identity" | "Squeeze" | "Unsqueeze" | "Reshape" => at.items(0)?,
         "Cast" => cast(at, fact)?,
         "Concat" => concat(at)?,

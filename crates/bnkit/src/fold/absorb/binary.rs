@@ -7,7 +7,7 @@ use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::explain::Explanation;
 use crate::fold::context::Context;
-use crate::fold::operands::{require_declared, require_slots, require_type};
+use crate::fold::operands::{is_finite, require_declared, require_slots, require_type};
 use crate::refusal::{Answer, refuse};
 use crate::report::Refusal;
 use crate::route::Part;
@@ -144,7 +144,7 @@ fn read(context: &Context<'_>, node: NodeId, data_slot: Option<usize>) -> Answer
             );
         }
     };
-    if constant.values.iter().any(|value| !value.is_finite()) {
+    if !is_finite(&constant) {
         return refuse(
             "range",
             format!(

@@ -6,7 +6,7 @@ use super::quantised::{self, put_bias, scale_weight};
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::fold::context::Context;
-use crate::fold::operands::{convolution, mismatch};
+use crate::fold::operands::{convolution, is_finite, mismatch};
 use crate::refusal::{Answer, refuse};
 use crate::report::Refusal;
 
@@ -98,19 +98,20 @@ pub(super) fn bias(
         let what = format!("has a bias of shape {:?}, expected [{channels}]", bias.dims);
         return Err(mismatch(context, node, what));
     }
-    if bias.values.iter().any(|value| !value.is_finite()) {
+    if !is_finite(&bias) {
         return refuse("range", "the bias has NaN or infinite elements");
     }
     Ok(Some(bias.values))
 }
 
-/// Refuses a constant bias that cannot be what it should be, where the fold leaves it alone. One that is computed may be
-/// anything.
+/// Refuses a constant bias that cannot be what it should be, where the fold leaves it alone; of one that a caller may override,
+/// the default. One that is computed may be anything.
 pub(super) fn require_known_bias(
     context: &Context<'_>,
     node: NodeId,
     channels: usize,
 ) -> Answer<()> {
+    let context = &context.with_defaults();
     match context.model.node(node).input(2) {
         Some(value) if context.constants().is_constant(value) => {
             bias(context, node, channels).map(drop)
@@ -227,4 +228,38 @@ fn same_needs_no_pads(context: &Context<'_>, node: NodeId, shape: &Shape) -> Ans
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fold::{Options, plan};
+    use crate::verify::algebra;
+    use crate::verify::nets::Net;
+
+    #[test]
+    fn a_bias_that_stays_is_looked_at_even_if_a_caller_may_override_it() {
+        for operator in ["Conv", "ConvTranspose"] {
+            for (bias, folded) in [([1.0, 2.0], true), ([1.0, f64::NEG_INFINITY], false)] {
+                let original = Net::new("x", &[1, 2, 4, 4])
+                    .input("b", Some(&[2]))
+                    .constant("b", &[2], &bias)
+                    .constant("w", &[2, 2, 1, 1], &[1.0, 2.0, 3.0, 4.0])
+                    .constant("two", &[2], &[2.0; 2])
+                    .constant("zero", &[2], &[0.0; 2])
+                    .node(
+                        "BatchNormalization",
+                        &["x", "two", "zero", "zero", "two"],
+                        "n",
+                    )
+                    .node(operator, &["n", "w", "b"], "y")
+                    .output("y")
+                    .model();
+                let plan = plan(&original, &Options::default()).unwrap();
+                let proof = algebra::check(&original, plan.apply(), &plan.routes).unwrap();
+                assert!(proof.failures.is_empty(), "{:?}", proof.failures);
+                let code = plan.sites[0].refusal.as_ref().map(|refusal| refusal.code);
+                assert_eq!(code, (!folded).then_some("range"), "{operator} {bias:?}");
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::quantised::{self, put_bias, scale_weight};
 use super::{Absorber, Absorption, rule};
 use crate::affine::Affine;
 use crate::fold::context::Context;
-use crate::fold::operands::{mismatch, require_declared, require_size, require_type};
+use crate::fold::operands::{is_finite, mismatch, require_declared, require_size, require_type};
 use crate::refusal::{Answer, refuse};
 
 pub(super) const GEMM: Absorber = Absorber {
@@ -79,14 +79,24 @@ fn read(context: &Context<'_>, node: NodeId) -> Answer<Gemm> {
     let count = if transposed { inner } else { outer };
     require_size(context, node, data, (contracted, count))?;
     require_type(context, node, data, b.dtype)?;
+    let factor = |name| -> Answer<f64> {
+        match context.float(node, name, 1.0)? {
+            value if value.is_finite() => Ok(value),
+            value => {
+                let describe = context.model.describe(node);
+                refuse("range", format!("{describe} has {name} {value}"))
+            }
+        }
+    };
+    let (alpha, beta) = (factor("alpha")?, factor("beta")?);
     Ok(Gemm {
         b,
         inner,
         outer,
         transposed,
         row_axis: 1 - contracted,
-        alpha: context.float(node, "alpha", 1.0)?,
-        beta: context.float(node, "beta", 1.0)?,
+        alpha,
+        beta,
     })
 }
 
@@ -148,12 +158,11 @@ fn before(context: &Context<'_>, node: NodeId, slot: usize, affine: &Affine) -> 
             addend + gemm.alpha * sums[column]
         })?);
     } else if let Some(value) = context.model.node(node).input(2)
-        && context.constants().is_constant(value)
+        && context.with_defaults().constants().is_constant(value)
     {
         // It stays as it is; but what it makes of the sum must be known. One that is computed may be anything.
-        let addend = addend(context, node, &gemm)?;
-        let odd = |value: &f64| !(gemm.beta * value).is_finite();
-        if addend.is_some_and(|addend| addend.values.iter().any(odd)) {
+        let addend = addend(&context.with_defaults(), node, &gemm)?;
+        if addend.is_some_and(|addend| !is_finite(&addend)) {
             return refuse("range", "C has NaN or infinite elements");
         }
     }

@@ -146,7 +146,11 @@ fn addends_without_a_number_are_refused_unless_nobody_reads_them() {
             ..PLAIN
         };
         case.refusal().map(|(code, message)| {
-            assert_eq!(message, "C has NaN or infinite elements");
+            let whole = match beta.is_finite() {
+                true => "C has NaN or infinite elements".to_owned(),
+                false => format!("node \"g\" (Gemm) has beta {beta}"),
+            };
+            assert_eq!(message, whole);
             code
         })
     };
@@ -207,5 +211,32 @@ fn an_addend_that_is_computed_stays_where_nothing_is_shifted() {
         let kept = plan(&net(0.5, beta), &Options::default()).unwrap();
         let refusal = kept.sites[0].refusal.as_ref().unwrap();
         assert_eq!(refusal.code, "weight-not-constant", "{refusal:?}");
+    }
+}
+
+#[test]
+fn an_addend_that_stays_is_a_number_in_its_type() {
+    // The reciprocal of a subnormal number is finite in f64 alone; and a default may be overridden, but is looked at.
+    for (node, value, folded) in [
+        ("Reciprocal", 2.0, true),
+        ("Reciprocal", 1e-45, false),
+        ("", 2.0, true),
+        ("", f64::INFINITY, false),
+    ] {
+        let net = norm(Net::new("x", &[2, 3]), "x", "n", 3, 0.0)
+            .constant("b", &[3, 4], &[0.5; 12])
+            .constant("c", &[4], &[1.0, value, 1.0, 1.0]);
+        let (net, addend) = match node {
+            "" => (net.input("c", Some(&[4])), "c"),
+            node => (net.node(node, &["c"], "r"), "r"),
+        };
+        let original = net.node("Gemm", &["n", "b", addend], "g").output("g");
+        let original = original.model();
+        let plan = plan(&original, &Options::default()).unwrap();
+        let proof = algebra::check(&original, plan.apply(), &plan.routes).unwrap();
+        assert!(proof.failures.is_empty(), "{:?}", proof.failures);
+        let refusal = plan.sites[0].refusal.as_ref();
+        let code = refusal.map(|refusal| refusal.code);
+        assert_eq!(code, (!folded).then_some("range"), "{node} {value}");
     }
 }
