@@ -1,10 +1,9 @@
 //! Tiny models for the tests of the proofs.
 
-use bnkit_model::onnx::{AttributeValue, Model};
+use bnkit_model::onnx::{AttributeValue, Dim, Model, TensorType};
 use bnkit_model::proto::attribute_proto::AttributeType;
 use bnkit_model::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 };
 use bnkit_model::{DType, Tensor};
 use prost::Message;
@@ -45,24 +44,12 @@ pub(crate) fn attribute(name: &str, value: AttributeValue) -> AttributeProto {
 }
 
 fn value(name: &str, dims: Option<&[i64]>) -> ValueInfoProto {
-    let dim = |&size: &i64| tensor_shape_proto::Dimension {
-        value: (size >= 0).then_some(tensor_shape_proto::dimension::Value::DimValue(size)),
-        ..Default::default()
+    let dim = |&size: &i64| u64::try_from(size).map_or(Dim::Unknown, Dim::Known);
+    let declared = TensorType {
+        dtype: DType::F32,
+        dims: dims.map(|dims| dims.iter().map(dim).collect()),
     };
-    let tensor = type_proto::Tensor {
-        elem_type: Some(1),
-        shape: dims.map(|dims| TensorShapeProto {
-            dim: dims.iter().map(dim).collect(),
-        }),
-    };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    ValueInfoProto::tensor(name, &declared)
 }
 
 impl Net {
@@ -117,13 +104,8 @@ impl Net {
 
     /// A node with one output, which is also what it is called.
     pub(crate) fn node(mut self, op_type: &str, inputs: &[&str], output: &str) -> Self {
-        self.graph.node.push(NodeProto {
-            op_type: Some(op_type.to_owned()),
-            input: inputs.iter().map(|&name| name.to_owned()).collect(),
-            output: vec![output.to_owned()],
-            name: Some(output.to_owned()),
-            ..Default::default()
-        });
+        let node = NodeProto::of(op_type, inputs.iter().copied(), [output]);
+        self.graph.node.push(node.named(output));
         self
     }
 
@@ -147,16 +129,7 @@ impl Net {
     }
 
     pub(crate) fn bytes(self) -> Vec<u8> {
-        let model = ModelProto {
-            ir_version: Some(8),
-            graph: Some(self.graph),
-            opset_import: vec![OperatorSetIdProto {
-                domain: None,
-                version: Some(self.opset),
-            }],
-            ..Default::default()
-        };
-        model.encode_to_vec()
+        ModelProto::of(self.graph, self.opset).encode_to_vec()
     }
 
     pub(crate) fn model(self) -> Model {
