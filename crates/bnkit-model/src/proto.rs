@@ -8,6 +8,7 @@
 mod build;
 // Generated code: its style is the generator's, and the schema documents itself.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
+#[rustfmt::skip]
 mod onnx;
 
 pub use onnx::*;

@@ -27,6 +27,8 @@ enum Readers {
     None,
     One(Use),
     /// A constant may have as many readers as there are nodes, and they leave in about the order in which they came.
+    // Boxed, so that the others take no more room than a reader does.
+    #[expect(clippy::box_collection)]
     Many(Box<VecDeque<Use>>),
 }
 
