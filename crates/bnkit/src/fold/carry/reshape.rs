@@ -10,6 +10,9 @@ use crate::affine::Affine;
 use crate::fold::context::Context;
 use crate::refusal::{Answer, refuse};
 
+/// The most indices of an axis that are followed: each gets a channel of its own, and a file may declare any number.
+const MOST: u64 = 1 << 24;
+
 pub(super) const FLATTEN: Carrier = Carrier {
     op_type: "Flatten",
     slots: (1, 1),
@@ -112,7 +115,7 @@ fn refit(affine: &Affine, from: &[Dim], to: &[Dim]) -> Option<Affine> {
     }
     let period = inner.checked_mul(size)?;
     (0..to.len()).find_map(|axis| {
-        let (new_inner, new_size) = block(to, axis)?;
+        let (new_inner, new_size) = block(to, axis).filter(|&(_, size)| size <= MOST)?;
         let new_period = new_inner.checked_mul(new_size)?;
         if inner % new_inner == 0 && new_period % period == 0 {
             // A finer or equal axis: index j covers elements of one channel.
@@ -180,6 +183,8 @@ mod tests {
         );
         // The spatial size is not known.
         assert_eq!(refit(&two, &dims(&[0, 2, 0]), &dims(&[0, 0])), None);
+        // More indices than anything has.
+        assert_eq!(refit(&two, &dims(&[0, 2]), &dims(&[0, 1 << 62])), None);
         // Rows of the result mix channels.
         assert_eq!(refit(&two, &dims(&[0, 2, 3]), &dims(&[0, 3, 2])), None);
     }

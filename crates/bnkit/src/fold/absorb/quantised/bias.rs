@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bnkit_model::DType;
-use bnkit_model::onnx::{Dense, Edit, NewTensor, NodeId, Recipe};
+use bnkit_model::onnx::{Dense, Edit, NewTensor, NodeId, Operand, Recipe};
 
 use super::{Quantised, find, limits, put_scales, require_divisors, rescaled};
 use crate::fold::context::Context;
@@ -109,6 +109,11 @@ pub(in crate::fold::absorb) fn put_bias(
         ));
     }
     let mut edits = put_scales(context, &quantised, 0, scales)?;
+    // Where the weight has the same tensor for its scales, its copy has this name already.
+    let scale = |node| context.model.node(node).input(1);
+    if find(context, node, 1)?.is_some_and(|weight| scale(weight.node) == scale(quantised.node)) {
+        rename(context, &mut edits);
+    }
     let tensor = NewTensor {
         dtype: DType::I32,
         dims,
@@ -116,4 +121,19 @@ pub(in crate::fold::absorb) fn put_bias(
     };
     edits.extend(context.put(quantised.node, 0, tensor, ""));
     Ok(edits)
+}
+
+/// Gives a constant that `edits` add a name of its own among biases.
+fn rename(context: &Context<'_>, edits: &mut [Edit]) {
+    let fresh = |name: &str| context.model.fresh_name(&format!("{name}_bias"));
+    for edit in edits {
+        match edit {
+            Edit::AddConstant { name, .. } => *name = fresh(name),
+            Edit::SetInput {
+                value: Operand::New(name),
+                ..
+            } => *name = fresh(name),
+            _ => {}
+        }
+    }
 }
