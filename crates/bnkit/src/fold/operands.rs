@@ -5,7 +5,7 @@
 //! only decide what is computed at run time (negative pads, say) are no contradictions.
 
 use bnkit_model::DType;
-use bnkit_model::onnx::{Dense, Dim, NodeId, TensorDef, ValueId};
+use bnkit_model::onnx::{Dense, Dim, NodeId, Payload, TensorDef, ValueId};
 
 use super::context::Context;
 use crate::refusal::{Answer, Stop};
@@ -93,6 +93,11 @@ pub(crate) fn require_declared(
     let Some(value) = context.model.node(node).input(slot) else {
         return Ok(());
     };
+    // What a fold put there is declared as it is; the types are those of the model before it.
+    let own = context.model.value(value).tensor.as_ref();
+    if own.is_some_and(|own| matches!(own.payload, Payload::Computed(_))) {
+        return Ok(());
+    }
     let Some(declared) = context.types.dims(value) else {
         return Ok(());
     };

@@ -1,5 +1,7 @@
 //! A constant that its graph input declares otherwise than it is.
 
+use bnkit_model::onnx::{Model, Precision};
+
 use crate::fold::{Options, plan};
 use crate::verify::algebra;
 use crate::verify::nets::Net;
@@ -49,4 +51,23 @@ fn a_constant_that_is_declared_otherwise_is_refused() {
             }
         }
     }
+}
+
+#[test]
+fn a_constant_that_a_fold_gave_another_shape_goes_on() {
+    let channels = |net: Net, name| net.constant(name, &[2], &[2.0, 3.0]);
+    let norm = |x| [x, "two", "two", "two", "two"];
+    let original = channels(Net::new("x", &[2, 2, 5, 2]), "two")
+        .constant("factor", &[1, 1, 1, 1], &[-0.5])
+        .node("BatchNormalization", &norm("x"), "n")
+        .node("Div", &["n", "factor"], "d")
+        .node("BatchNormalization", &norm("d"), "y")
+        .output("y")
+        .model();
+    let first = plan(&original, &Options::default()).unwrap();
+    assert_eq!(first.routes.len(), 2, "{:?}", first.sites);
+    let folded = first.apply().to_bytes(Precision::Stored).unwrap();
+    let folded = Model::from_bytes(folded).unwrap();
+    let second = plan(&folded, &Options::default()).unwrap();
+    assert!(second.routes.is_empty(), "{:?}", second.routes);
 }
