@@ -158,7 +158,8 @@ SHAPES = {"chain": chain, "residual": residual, "nested": nested, "shared": shar
 def made(shape, count, folder):
     path = folder / f"{shape}-{count}.onnx"
     if not path.exists():
-        onnx.save({**SHAPES, "cheap": cheap}[shape](count), path)
+        # In a process of its own: what this one ever took would count as memory of every command that it starts.
+        subprocess.run([sys.executable, __file__, "--one", shape, str(count), path], check=True)
     return path
 
 
@@ -236,7 +237,12 @@ def main():
     parser.add_argument("--proof", type=int, default=1000, help="the most BatchNorms for which fold proves, too")
     parser.add_argument("--write", action="store_true", help="table and plot into docs")
     parser.add_argument("--make", nargs=2, metavar=("COUNT", "FOLDER"), help="only make the models, and a chain of as many cheap operators")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.one:
+        shape, count, path = given.one
+        onnx.save({**SHAPES, "cheap": cheap}[shape](int(count)), path)
+        return
     if given.make:
         for shape in (*SHAPES, "cheap"):
             print(made(shape, int(given.make[0]), Path(given.make[1])))
