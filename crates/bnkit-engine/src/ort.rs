@@ -192,7 +192,8 @@ fn forget_shapes(model: &mut ModelProto, inputs: &[Input]) -> Result<()> {
 impl Input {
     /// Its value among those that a caller gave, in the library's hands.
     fn for_ort(&self, given: &[(String, Tensor)]) -> Result<DynValue> {
-        match to_ort(&self.tensor(given)?) {
+        let tensor = self.tensor(given)?;
+        match to_ort(&tensor) {
             Some(value) => value.map_err(|error| self.wrong(first_line(&error))),
             None => Err(self.wrong(format!("tensors of {} cannot be run", self.dtype))),
         }
