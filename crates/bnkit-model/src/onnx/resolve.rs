@@ -118,12 +118,13 @@ impl Model {
 
     /// The name of a value that is gone means nothing in its scope any more, or already another value.
     pub(super) fn unbind(&mut self, id: ValueId) {
+        let main = self.main();
         let Value { scope, name, .. } = &self.values[id.index()];
         let names = &mut self.scopes[scope.index()].names;
         if names.get(name) == Some(&id) {
             names.remove(name);
         }
-        if *scope != ScopeId::new(0) {
+        if *scope != main {
             free(&mut self.inner_names, name);
         }
     }

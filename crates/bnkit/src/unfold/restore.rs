@@ -335,25 +335,23 @@ impl<'m> Restorer<'m> {
     fn sweep(&mut self, mut read: Vec<ValueId>) -> Result<()> {
         read.sort_unstable();
         read.dedup();
+        let mut values = Vec::new();
         for value in read {
             let info = self.model.value(value);
             if !info.uses.is_empty() {
                 continue;
             }
             let promised = info.origin == Origin::Input && self.model.ir_version >= 4;
-            let edit = match info.origin {
+            match info.origin {
                 Origin::Node(node, _) if self.model.node(node).is("Constant") => {
-                    Edit::RemoveNode { node }
+                    self.model.apply(&[Edit::RemoveNode { node }])?;
                 }
                 Origin::Initializer | Origin::Input if info.tensor.is_some() && !promised => {
-                    Edit::DropConstants {
-                        values: vec![value],
-                    }
+                    values.push(value);
                 }
-                _ => continue,
-            };
-            self.model.apply(&[edit])?;
+                _ => {}
+            }
         }
-        Ok(())
+        Ok(self.model.apply(&[Edit::DropConstants { values }])?)
     }
 }
