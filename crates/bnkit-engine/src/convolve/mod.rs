@@ -1,15 +1,14 @@
 //! Convolution of images: tract's gathers columns for every product, which took half the time of a ResNet in train mode, and most of
 //! a proof's time in double precision.
 //!
-//! Three ways, all on registers full of sums ([`pulp`] gives vectors of the processor's own width, without `unsafe`): [`direct`] for
-//! any kernel, a vector of output channels at a time; [`pointwise`] for 1 × 1 kernels, a vector of pixels at a time; [`winograd`] for
-//! 3 × 3 kernels of stride 1, with fewer products, where images and channels are many enough. Weights are laid
+//! Two ways, both on registers full of sums ([`pulp`] gives vectors of the processor's own width, without `unsafe`): [`im2col`] for
+//! any kernel; [`winograd`] for 3 × 3 kernels of stride 1, with fewer products, where images and channels are many enough. Weights are laid
 //! out once, when the model is compiled. [`depthwise`] is for one channel a group. What has no constant weights, few channels in a
 //! group, or runs on a processor without fused multiply-add, stays with tract.
 
 mod depthwise;
-mod direct;
-mod pointwise;
+mod geometry;
+mod im2col;
 mod real;
 mod winograd;
 
@@ -23,16 +22,13 @@ use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
 use crate::buffers::Buffers;
-use direct::{Direct, Geometry};
-use pointwise::Pointwise;
+use geometry::Geometry;
+use im2col::Im2col;
 use real::{Real, lanes};
 use winograd::Winograd;
 
 /// Narrower vectors are not worth it: the processor has none, or no fused multiply-add.
 const MIN_LANES: usize = 4;
-
-/// Images of fewer pixels than this go by channels even if the kernel is 1 × 1.
-const MIN_PIXELS: usize = 8;
 
 /// A convolution whose kernel and bias are constants: the input is the image (N × C × H × W).
 #[derive(Clone)]
@@ -46,8 +42,7 @@ struct Convolve<T: Real> {
 }
 
 enum Way<T: Real> {
-    Direct(Direct<T>),
-    Pointwise(Pointwise<T>),
+    Im2col(Im2col<T>),
     Winograd(Winograd<T>),
 }
 
@@ -162,7 +157,7 @@ fn ours<T: Real>(
         && conv.kernel_fmt == KernelFormat::OIHW
         && pool.data_format == DataFormat::NCHW;
     let padded = pool.computed_padding(&[height, width]);
-    let mut geometry = Geometry {
+    let geometry = Geometry {
         groups: conv.group,
         channels: depth,
         kernels: kernels / conv.group,
@@ -175,7 +170,7 @@ fn ours<T: Real>(
     };
     let fits = channels == depth * conv.group
         && kernels % conv.group == 0
-        && geometry.kernels * 2 >= lanes
+        && geometry.kernels * 2 >= im2col::ROWS
         && depth * high * wide * height * width > 0
         && geometry.output.iter().all(|&size| size > 0);
     if !(alike && plain && fits) {
@@ -190,28 +185,14 @@ fn ours<T: Real>(
         _ => return Ok(None),
     };
     let output = [kernels, geometry.output[0], geometry.output[1]];
-    let single_pixels = [high, wide] == [1, 1]
-        && geometry.strides == [1, 1]
-        && geometry.output == geometry.image
-        && geometry.padding == [0, 0];
     let winograd = (T::FEWER_PRODUCTS && winograd::suits(&geometry))
         .then(|| Winograd::new(&geometry, weights, &bias, lanes))
         .flatten();
-    let way = if let Some(winograd) = winograd {
-        Way::Winograd(winograd)
-    } else if single_pixels && conv.group == 1 && height * width >= MIN_PIXELS {
-        Way::Pointwise(Pointwise::new(depth, weights, bias))
-    } else {
-        if single_pixels {
-            geometry.image = [1, height * width];
-            geometry.output = geometry.image;
-        }
-        match Direct::new(geometry, weights, bias, lanes) {
-            Some(direct) => Way::Direct(direct),
-            None => return Ok(None),
-        }
+    let way = match winograd {
+        Some(winograd) => Some(Way::Winograd(winograd)),
+        None => Im2col::new(geometry, weights, &bias).map(Way::Im2col),
     };
-    Ok(Some((output, way)))
+    Ok(way.map(|way| (output, way)))
 }
 
 impl<T: Real> Op for Convolve<T> {
@@ -291,8 +272,7 @@ impl<T: Real> WithSimd for Job<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match self.way {
-            Way::Direct(direct) => direct.run(simd, self.image, self.output, self.scratch),
-            Way::Pointwise(point) => point.run(simd, self.image, self.output, self.scratch),
+            Way::Im2col(im2col) => im2col.run(simd, self.image, self.output, self.scratch),
             Way::Winograd(winograd) => winograd.run(simd, self.image, self.output, self.scratch),
         }
     }

@@ -51,6 +51,16 @@ pub(super) const fn few_registers<T: Real, S: Simd>() -> bool {
     size_of::<T::Vector<S>>() == 32
 }
 
+/// Elements in a line of the cache, and more.
+pub(super) const LINE: usize = 16;
+
+/// Elements before the first that begins a line of the cache.
+pub(super) fn to_line<T>(elements: &[T]) -> usize {
+    let offset = elements.as_ptr().align_offset(LINE * size_of::<T>());
+    // Where that is not known, everything still fits, and only speed is lost.
+    if offset < LINE { offset } else { 0 }
+}
+
 macro_rules! real {
     ($float:ident, $vector:ident, $fewer:expr, $as:ident, $as_mut:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $mul_add:ident) => {
         impl Real for $float {

@@ -1,4 +1,4 @@
-//! Winograd's convolution F(2 × 2, 3 × 3), a vector of output channels at a time: 16 products where [`direct`](super::direct) has 36.
+//! Winograd's convolution F(2 × 2, 3 × 3), a vector of output channels at a time: 16 products where [`im2col`](super::im2col) has 36.
 //!
 //! An output tile of 2 × 2 comes from the 4 × 4 pixels around it: Y = Aᵀ \[Σ (G g Gᵀ) ⊙ (Bᵀ d B)\] A, summed over channels (Lavin
 //! and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, section 4.1). Each of the 16 points of ⊙ is a product of
@@ -10,8 +10,8 @@ mod transform;
 
 use pulp::Simd;
 
-use super::direct::Geometry;
-use super::real::{Real, lanes};
+use super::geometry::Geometry;
+use super::real::{LINE, Real, lanes, to_line};
 use transform::{Phases, after, before, of_kernel};
 
 /// Points of a transformed tile.
@@ -19,9 +19,6 @@ const POINTS: usize = 16;
 
 /// Tiles that are multiplied together.
 const WIDE: usize = 8;
-
-/// Floats in a line of the cache. Strides are odd multiples of it, lest lines that are used together displace each other.
-const LINE: usize = 16;
 
 /// Floats that the transformed pixels and the sums of some rows of tiles may have: a second-level cache of 1 MB.
 const BLOCK: usize = 256 << 10;
@@ -301,13 +298,6 @@ impl<T: Real> Winograd<T> {
             }
         }
     }
-}
-
-/// Floats before the first that begins a line of the cache.
-fn to_line<T>(floats: &[T]) -> usize {
-    let offset = floats.as_ptr().align_offset(LINE * size_of::<T>());
-    // Where that is not known, everything still fits, and only speed is lost.
-    if offset < LINE { offset } else { 0 }
 }
 
 /// The sums over channels of one point, for neighbours: `run` floats from one channel to the next.

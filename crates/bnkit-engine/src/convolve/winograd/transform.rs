@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 use super::POINTS;
-use crate::convolve::direct::Geometry;
+use crate::convolve::geometry::Geometry;
 use crate::convolve::real::Real;
 
 /// G g Gᵀ of one 3 × 3 kernel, each element rounded once.
