@@ -1,9 +1,6 @@
 //! Convolution as a product of matrices (im2col), a vector of pixels at a time.
 //!
-//! Some hundred outputs at a time, the pixels under each tap are copied so that they lie together, in panels of three vectors; then eight
-//! output channels at a time keep a panel's sums in registers while the taps go by: each step loads three vectors of pixels and
-//! multiplies them by one weight for each of the eight. Outputs that would fill less than half of a last vector go the other way
-//! round: a vector of weights at a time.
+//! The pixels under each tap are copied so that they lie together, for some hundred outputs at a time.
 
 mod image;
 
@@ -13,17 +10,9 @@ use pulp::Simd;
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
 
 use super::geometry::Geometry;
-use super::real::{LINE, Real, few_registers, lanes, to_line};
+use super::panels::{Columns, ROWS, VECTORS, multiply, multiply_one};
+use super::real::{LINE, Real, lanes, to_line};
 use image::Image;
-
-/// Output channels that are computed together.
-pub(super) const ROWS: usize = 8;
-
-/// Vectors of pixels in a panel.
-const VECTORS: usize = 3;
-
-/// Elements in a panel, at most: the widest vectors have 16.
-const WIDEST: usize = 16 * VECTORS;
 
 /// Taps that go by before the sums are put away.
 const PASS: usize = 512;
@@ -45,50 +34,29 @@ pub(super) struct Im2col<T> {
     bias: Vec<[T; ROWS]>,
 }
 
-/// A vector that is copied into a panel.
-#[derive(Clone, Copy, Default)]
+/// A vector of pixels that is copied into a panel.
+#[derive(Clone, Copy)]
 struct Piece {
     /// From the place under a tap for the first output.
     from: usize,
-    /// In the panel's row.
+    /// In the panel's row for the first tap.
     to: usize,
-    /// Elements that count; what comes after them is written over by the next piece.
+    /// From one row of the panel to the next.
+    row: usize,
+    /// Elements that count; what comes after them is written over by the next piece, or lies behind the panel.
     count: usize,
 }
 
-/// How the outputs of an image and the taps of an output are split.
-struct Split {
-    /// Vectors of outputs, all or all but the last one full.
-    vectors: usize,
-    /// Panels of vectors.
+/// Some outputs and taps that go together.
+struct Part<'a> {
+    /// The first panel, and how many there are.
+    first: usize,
     panels: usize,
-    /// Outputs after them: less than half a vector.
+    /// Outputs after the panels.
     tail: usize,
-    /// Panels that are laid out together, at most.
-    most: usize,
-    /// Taps that go by together, at most.
-    pass: usize,
-}
-
-impl Split {
-    #[inline(always)]
-    fn new(pixels: usize, depth: usize, lanes: usize) -> Self {
-        let rest = pixels % lanes;
-        let tail = if rest < lanes / 2 { rest } else { 0 };
-        let vectors = (pixels - tail).div_ceil(lanes);
-        let panels = vectors.div_ceil(VECTORS);
-        // As even as possible.
-        let pass = depth.div_ceil(depth.div_ceil(PASS));
-        let most = (BLOCK / (pass * VECTORS * lanes)).max(1);
-        let most = panels.div_ceil(panels.div_ceil(most).max(1)).max(1);
-        Self {
-            vectors,
-            panels,
-            tail,
-            most,
-            pass,
-        }
-    }
+    offsets: &'a [u32],
+    /// From one panel to the next.
+    size: usize,
 }
 
 /// Where sums go.
@@ -158,15 +126,19 @@ impl<T: Real> Im2col<T> {
         scratch: &mut Vec<T>,
     ) {
         let geometry = &self.geometry;
-        let lanes = lanes::<T, S>();
+        let wide = VECTORS * lanes::<T, S>();
         let depth = self.offsets.len();
         let pixels: usize = geometry.output.iter().product();
         let blocks = geometry.kernels.div_ceil(ROWS);
-        let split = Split::new(pixels, depth, lanes);
+        let columns = Columns::new(pixels, lanes::<T, S>());
+        let panels = columns.panels();
+        // As even as possible.
+        let pass = depth.div_ceil(depth.div_ceil(PASS));
+        let most = (BLOCK / (pass * wide)).max(1);
+        let most = panels.div_ceil(panels.div_ceil(most).max(1)).max(1);
         let sizes = [
-            // Whole vectors are copied, of which the last one ends behind the panels.
-            split.most * split.pass * VECTORS * lanes + LINE,
-            split.tail * split.pass * ROWS,
+            most * (pass * wide + LINE),
+            columns.tail * pass * ROWS,
             self.laid,
         ];
         let size = sizes.iter().sum::<usize>() + LINE;
@@ -174,9 +146,10 @@ impl<T: Real> Im2col<T> {
             scratch.resize(size, T::ZERO);
         }
         let aligned = to_line(scratch);
-        let (panels, rest) = scratch[aligned..].split_at_mut(sizes[0]);
+        let (run, rest) = scratch[aligned..].split_at_mut(sizes[0]);
         let (tails, rest) = rest.split_at_mut(sizes[1]);
         let laid = &mut rest[..sizes[2]];
+        let mut pieces = vec![];
         let [height, width] = geometry.image;
         let groups = image
             .chunks_exact(geometry.channels * height * width)
@@ -190,19 +163,21 @@ impl<T: Real> Im2col<T> {
                 self.image.lay_out(image, laid);
                 &*laid
             };
-            for first in (0..split.panels.max(1)).step_by(split.most) {
-                for from in (0..depth).step_by(split.pass) {
-                    let offsets = &self.offsets[from..depth.min(from + split.pass)];
-                    let last = first + split.most >= split.panels;
-                    let count = split.most.min(split.panels - first);
-                    let tail = if last { split.tail } else { 0 };
-                    let size = offsets.len() * VECTORS * lanes;
-                    for panel in 0..count {
-                        let at = (first + panel) * VECTORS * lanes;
-                        self.gather::<S>(image, at, offsets, &mut panels[panel * size..]);
-                    }
-                    let tails = &mut tails[..tail * offsets.len() * ROWS];
-                    self.expand(image, pixels - tail, offsets, tails);
+            for first in (0..panels.max(1)).step_by(most) {
+                for from in (0..depth).step_by(pass) {
+                    let offsets = &self.offsets[from..depth.min(from + pass)];
+                    let last = first + most >= panels;
+                    let part = Part {
+                        first,
+                        panels: most.min(panels - first),
+                        tail: if last { columns.tail } else { 0 },
+                        offsets,
+                        size: offsets.len() * wide + LINE,
+                    };
+                    self.gather::<S>(image, &columns, &part, &mut pieces, run);
+                    let (tails, _) = tails.as_chunks_mut::<ROWS>();
+                    let tails = &mut tails[..part.tail * offsets.len()];
+                    self.expand(image, &part, tails);
                     let blocks = output
                         .chunks_mut(ROWS * pixels)
                         .zip(weights.chunks_exact(depth))
@@ -214,22 +189,24 @@ impl<T: Real> Im2col<T> {
                             pixels,
                             bias: (from == 0).then_some(bias),
                         };
-                        for (panel, run) in panels.chunks_exact(size).take(count).enumerate() {
-                            let panel = first + panel;
-                            let vectors = split.vectors - panel * VECTORS;
-                            let at = panel * VECTORS * lanes;
-                            // Sums, pixels and a weight have to fit into the registers, of which AVX2 has 16 and the others 32.
-                            match (few_registers::<T, S>(), vectors) {
-                                (_, 1) => target.add::<S, 8, 1>(simd, run, weights, at),
-                                (true, 2) => target.add::<S, 4, 2>(simd, run, weights, at),
-                                (true, _) => target.add::<S, 4, 3>(simd, run, weights, at),
-                                (false, 2) => target.add::<S, 8, 2>(simd, run, weights, at),
-                                (false, _) => target.add::<S, 8, 3>(simd, run, weights, at),
-                            }
+                        for (panel, run) in
+                            (first..).zip(run.chunks_exact(part.size).take(part.panels))
+                        {
+                            let vectors = columns.vectors_of(panel);
+                            multiply::<T, S>(
+                                simd,
+                                weights,
+                                run,
+                                vectors,
+                                #[inline(always)]
+                                |row, sums| {
+                                    target.add::<S>(simd, row, panel * wide, sums);
+                                },
+                            );
                         }
-                        let tails = tails.chunks_exact(offsets.len() * ROWS);
-                        for (pixel, run) in (pixels - tail..).zip(tails) {
-                            target.add_one::<S>(simd, run, weights, pixel);
+                        let tails = tails.chunks_exact(offsets.len());
+                        for (pixel, run) in (pixels - part.tail..).zip(tails) {
+                            target.add_one(pixel, &multiply_one::<T, S>(simd, weights, run));
                         }
                     }
                 }
@@ -237,53 +214,58 @@ impl<T: Real> Im2col<T> {
         }
     }
 
-    /// Copies the pixels under some taps for a panel of outputs from `at` on: per tap, the outputs.
+    /// Copies the pixels under some taps: per panel and tap, the outputs.
     #[inline(always)]
-    fn gather<S: Simd>(&self, image: &[T], at: usize, offsets: &[u32], to: &mut [T]) {
+    fn gather<S: Simd>(
+        &self,
+        image: &[T],
+        split: &Columns,
+        part: &Part,
+        pieces: &mut Vec<Piece>,
+        to: &mut [T],
+    ) {
         let lanes = lanes::<T, S>();
         let wide = VECTORS * lanes;
         let [rows, columns] = self.geometry.output;
-        let count = wide.min(rows * columns - at);
-        let mut pieces = [Piece::default(); WIDEST];
-        let mut most = 0;
-        let mut done = 0;
-        while done < count {
-            let (y, x) = ((at + done) / columns, (at + done) % columns);
-            let piece = Piece {
-                from: self.image.place(y, x),
-                to: done,
-                count: lanes.min(columns - x).min(count - done),
-            };
-            done += piece.count;
-            pieces[most] = piece;
-            most += 1;
+        pieces.clear();
+        for panel in 0..part.panels {
+            let at = (part.first + panel) * wide;
+            let row = split.vectors_of(part.first + panel) * lanes;
+            let count = row.min(rows * columns - at);
+            let mut done = 0;
+            while done < count {
+                let (y, x) = ((at + done) / columns, (at + done) % columns);
+                let piece = Piece {
+                    from: self.image.place(y, x),
+                    to: panel * part.size + done,
+                    row,
+                    count: lanes.min(columns - x).min(count - done),
+                };
+                pieces.push(piece);
+                done += piece.count;
+            }
         }
-        for (tap, &offset) in offsets.iter().enumerate() {
+        for (tap, &offset) in part.offsets.iter().enumerate() {
             let from = &image[offset as usize..];
-            let to = &mut to[tap * wide..][..wide + lanes];
-            for &Piece {
-                from: place,
-                to: slot,
-                count,
-            } in &pieces[..most]
-            {
-                let from = &from[place..];
-                let to = &mut to[slot..][..lanes];
+            for piece in &*pieces {
+                let from = &from[piece.from..];
+                let to = &mut to[piece.to + tap * piece.row..][..lanes];
                 match from.get(..lanes) {
                     Some(from) => T::vectors_mut::<S>(to).0[0] = T::vectors::<S>(from).0[0],
-                    None => to[..count].copy_from_slice(&from[..count]),
+                    None => to[..piece.count].copy_from_slice(&from[..piece.count]),
                 }
             }
         }
     }
 
-    /// Copies the pixels under some taps for the last outputs, from `at` on: per output and tap, one pixel eight times.
+    /// Copies the pixels under some taps for the last outputs: per output and tap, one pixel eight times.
     #[inline(always)]
-    fn expand(&self, image: &[T], at: usize, offsets: &[u32], to: &mut [T]) {
+    fn expand(&self, image: &[T], part: &Part, to: &mut [[T; ROWS]]) {
         let [rows, columns] = self.geometry.output;
-        for (pixel, to) in (at..rows * columns).zip(to.chunks_exact_mut(offsets.len() * ROWS)) {
+        let pixels = rows * columns - part.tail..rows * columns;
+        for (pixel, to) in pixels.zip(to.chunks_exact_mut(part.offsets.len())) {
             let place = self.image.place(pixel / columns, pixel % columns);
-            for (to, &offset) in to.as_chunks_mut::<ROWS>().0.iter_mut().zip(offsets) {
+            for (to, &offset) in to.iter_mut().zip(part.offsets) {
                 *to = [image[offset as usize + place]; ROWS];
             }
         }
@@ -291,56 +273,33 @@ impl<T: Real> Im2col<T> {
 }
 
 impl<T: Real> Target<'_, T> {
-    /// Adds the products of some taps, for the first `V` vectors of a panel of outputs from `at` on, `R` channels at a time.
+    /// Adds the sums of one output channel for the outputs from `at` on.
     #[inline(always)]
-    fn add<S: Simd, const R: usize, const V: usize>(
-        &mut self,
-        simd: S,
-        run: &[T],
-        weights: &[[T; ROWS]],
-        at: usize,
-    ) {
-        let (run, _) = T::vectors::<S>(run).0.as_chunks::<VECTORS>();
-        let pixels = self.pixels;
-        for (part, planes) in self.planes.chunks_mut(R * pixels).enumerate() {
-            let sums = products::<T, S, R, V>(simd, run, weights, part);
-            for (row, (plane, sums)) in planes.chunks_exact_mut(pixels).zip(&sums).enumerate() {
-                let bias = self.bias.map(|bias| T::splat(simd, bias[part * R + row]));
-                let plane = &mut plane[at..];
-                if let Some(to) = plane.get_mut(..V * lanes::<T, S>()) {
-                    put::<T, S>(simd, T::vectors_mut::<S>(to).0, sums, bias);
-                } else {
-                    let mut whole = [T::splat(simd, T::ZERO); V];
-                    cast_slice_mut(&mut whole)[..plane.len()].copy_from_slice(plane);
-                    put::<T, S>(simd, &mut whole, sums, bias);
-                    plane.copy_from_slice(&cast_slice(&whole)[..plane.len()]);
-                }
-            }
+    fn add<S: Simd>(&mut self, simd: S, row: usize, at: usize, sums: &[T::Vector<S>]) {
+        let bias = self.bias.map(|bias| T::splat(simd, bias[row]));
+        let Some(plane) = self
+            .planes
+            .get_mut(row * self.pixels..(row + 1) * self.pixels)
+        else {
+            return;
+        };
+        let plane = &mut plane[at..];
+        if let Some(to) = plane.get_mut(..sums.len() * lanes::<T, S>()) {
+            put::<T, S>(simd, T::vectors_mut::<S>(to).0, sums, bias);
+        } else {
+            let mut whole = [T::splat(simd, T::ZERO); VECTORS];
+            cast_slice_mut(&mut whole)[..plane.len()].copy_from_slice(plane);
+            put::<T, S>(simd, &mut whole, sums, bias);
+            plane.copy_from_slice(&cast_slice(&whole)[..plane.len()]);
         }
     }
 
-    /// Adds the products of some taps for the output at `at`, of which each pixel is there eight times.
+    /// Adds the sums of the output channels for one output.
     #[inline(always)]
-    fn add_one<S: Simd>(&mut self, simd: S, run: &[T], weights: &[[T; ROWS]], at: usize) {
-        let (pixels, last_pixels) = T::vectors::<S>(run);
-        let (weights, last_weights) = T::vectors::<S>(weights.as_flattened());
-        let mut sums = [T::splat(simd, T::ZERO); 4];
-        for (pixels, weights) in iter::zip(pixels.chunks(4), weights.chunks(4)) {
-            for (sum, (&pixel, &weight)) in sums.iter_mut().zip(iter::zip(pixels, weights)) {
-                *sum = T::mul_add(simd, pixel, weight, *sum);
-            }
-        }
-        // Four vectors are some multiple of eight elements, and so is what comes before the last ones.
-        let mut rows = [0.0; ROWS];
-        for (element, sum) in cast_slice::<_, T>(&sums).iter().enumerate() {
-            rows[element % ROWS] += sum.double();
-        }
-        for (row, (pixel, weight)) in rows.iter_mut().zip(iter::zip(last_pixels, last_weights)) {
-            *row += pixel.double() * weight.double();
-        }
+    fn add_one(&mut self, at: usize, sums: &[f64; ROWS]) {
         for (row, plane) in self.planes.chunks_exact_mut(self.pixels).enumerate() {
             let before = self.bias.map_or(plane[at], |bias| bias[row]);
-            plane[at] = T::nearest(before.double() + rows[row]);
+            plane[at] = T::nearest(before.double() + sums[row]);
         }
     }
 }
@@ -356,27 +315,6 @@ fn put<T: Real, S: Simd>(
     for (to, &sum) in iter::zip(to, sums) {
         *to = T::add(simd, bias.unwrap_or(*to), sum);
     }
-}
-
-/// The sums of `V` vectors of a panel for the `part`th `R` of eight output channels.
-#[inline(always)]
-fn products<T: Real, S: Simd, const R: usize, const V: usize>(
-    simd: S,
-    run: &[[T::Vector<S>; VECTORS]],
-    weights: &[[T; ROWS]],
-    part: usize,
-) -> [[T::Vector<S>; V]; R] {
-    let mut sums = [[T::splat(simd, T::ZERO); V]; R];
-    for (weights, pixels) in weights.iter().zip(run) {
-        let weights = &weights.as_chunks::<R>().0[part];
-        for (sums, &weight) in sums.iter_mut().zip(weights) {
-            let weight = T::splat(simd, weight);
-            for (sum, &pixel) in sums.iter_mut().zip(pixels) {
-                *sum = T::mul_add(simd, weight, pixel, *sum);
-            }
-        }
-    }
-    sums
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 mod depthwise;
 mod geometry;
 mod im2col;
+mod panels;
 mod real;
 mod winograd;
 
@@ -170,7 +171,7 @@ fn ours<T: Real>(
     };
     let fits = channels == depth * conv.group
         && kernels % conv.group == 0
-        && geometry.kernels * 2 >= im2col::ROWS
+        && geometry.kernels * 2 >= panels::ROWS
         && depth * high * wide * height * width > 0
         && geometry.output.iter().all(|&size| size > 0);
     if !(alike && plain && fits) {

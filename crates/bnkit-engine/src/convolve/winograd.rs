@@ -1,24 +1,25 @@
-//! Winograd's convolution F(2 × 2, 3 × 3), a vector of output channels at a time: 16 products where [`im2col`](super::im2col) has 36.
+//! Winograd's convolution F(2 × 2, 3 × 3): 16 products where [`im2col`](super::im2col) has 36.
 //!
 //! An output tile of 2 × 2 comes from the 4 × 4 pixels around it: Y = Aᵀ \[Σ (G g Gᵀ) ⊙ (Bᵀ d B)\] A, summed over channels (Lavin
 //! and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, section 4.1). Each of the 16 points of ⊙ is a product of
-//! matrices. G g Gᵀ is computed once, in double precision. Some rows of tiles at a time, as many as the second-level cache holds, go
-//! through three steps: Bᵀ d B, a vector of tiles at a time; the products, eight tiles by up to two vectors of channels in
-//! registers; Aᵀ … A, a vector of channels at a time.
+//! matrices, whose columns are the tiles. G g Gᵀ is computed once, in double precision. Some rows of tiles at a time, as many as
+//! the second-level cache holds, go through three steps, each a vector of tiles at a time: Bᵀ d B; the products for eight output
+//! channels; Aᵀ … A.
 
 mod transform;
 
+use std::iter;
+
 use pulp::Simd;
+use pulp::bytemuck::cast_slice;
 
 use super::geometry::Geometry;
+use super::panels::{Columns, ROWS, VECTORS, multiply, multiply_one};
 use super::real::{LINE, Real, lanes, to_line};
 use transform::{Phases, after, before, of_kernel};
 
 /// Points of a transformed tile.
 const POINTS: usize = 16;
-
-/// Tiles that are multiplied together.
-const WIDE: usize = 8;
 
 /// Floats that the transformed pixels and the sums of some rows of tiles may have: a second-level cache of 1 MB.
 const BLOCK: usize = 256 << 10;
@@ -28,56 +29,88 @@ pub(super) struct Winograd<T> {
     geometry: Geometry,
     /// Tiles down and across.
     tiles: [usize; 2],
-    /// Vectors of output channels that are multiplied together, at most.
-    most: usize,
     /// Rows of tiles that go together.
     rows: usize,
-    layout: Layout,
-    /// From here on, the weights begin at a line of the cache.
-    aligned: usize,
-    /// Per `most` vectors of output channels, point, input channel and output channel. The last vector ends with zeros.
-    weights: Vec<T>,
-    /// Per output channel, with zeros at the end.
-    bias: Vec<T>,
+    /// Per eight output channels, point and input channel. The last eight end with zeros.
+    weights: Vec<[T; ROWS]>,
+    /// Per eight output channels.
+    bias: Vec<[T; ROWS]>,
 }
 
-/// Strides of the scratch space, in floats.
+/// Sizes of what some rows of tiles need. Strides are odd multiples of a cache line, lest lines that are used together displace each other.
 struct Layout {
-    /// From one channel of a point to the next: the tiles.
-    run: usize,
-    /// From one point of all channels to the next.
+    columns: Columns,
+    /// From one point of the transformed pixels to the next: panels of tiles, each with all channels.
     point: usize,
-    /// Tiles.
-    slots: usize,
-    /// From the sums of one tile to those of the next.
-    slot: usize,
+    /// From one output channel's sums to the next.
+    row: usize,
+    /// Vectors of tiles, those of the tail among them.
+    vectors: usize,
+    channels: usize,
 }
 
-/// What is multiplied together: rows of tiles by vectors of output channels.
-struct Part {
-    first: usize,
-    rows: usize,
-    from: usize,
-    count: usize,
+impl Layout {
+    fn new(channels: usize, tiles: usize, lanes: usize) -> Self {
+        let columns = Columns::new(tiles, lanes);
+        let vectors = tiles.div_ceil(lanes);
+        let odd = |size: usize| size.next_multiple_of(2 * LINE) + LINE;
+        Self {
+            point: odd(columns.vectors * lanes * channels),
+            row: odd(vectors * lanes),
+            vectors,
+            columns,
+            channels,
+        }
+    }
+
+    /// Where a vector of tiles of a point is.
+    #[inline(always)]
+    fn place<T: Real, S: Simd>(&self, vector: usize, channel: usize) -> usize {
+        let panel = vector / VECTORS;
+        let before = panel * VECTORS * self.channels;
+        (before + channel * self.columns.vectors_of(panel) + vector % VECTORS) * lanes::<T, S>()
+    }
+
+    /// Floats of the transformed pixels, of the tail's, and of the sums.
+    fn sizes(&self) -> [usize; 3] {
+        [
+            POINTS * self.point,
+            (self.columns.tail * POINTS * self.channels * ROWS).next_multiple_of(LINE),
+            POINTS * ROWS * self.row,
+        ]
+    }
 }
 
-/// Whether this is possible, and clearly faster than direct convolution: measured with AVX-512, 1.3 to 2 times. Few output channels
-/// do not pay for Bᵀ d B, few input channels not for Aᵀ … A, and few pixels not for weights that are 16/9 as large. Of
-/// more channels, too few tiles fit into the cache for each reading of the weights.
+/// Scratch space for some rows of tiles.
+struct Space<'a, T> {
+    /// Per point, panel and channel, the tiles.
+    points: &'a mut [T],
+    /// Per tile of the tail, point and channel, the pixel as often as there are rows.
+    tails: &'a mut [[T; ROWS]],
+    /// Per point and output channel, the tiles.
+    sums: &'a mut [T],
+    /// Two lines of output pixels.
+    lines: &'a mut [T],
+    /// One channel, its pixels taken apart.
+    phases: &'a mut [T],
+}
+
+/// Whether this is possible, and clearly faster than im2col: measured with AVX-512, 1.1 to 1.7 times. Few channels do not pay for Bᵀ d B
+/// and Aᵀ … A, and of many, too few tiles fit into the cache for each reading of the weights, which are 16/9 as large; so do
+/// small images have too few.
 pub(super) fn suits(geometry: &Geometry) -> bool {
     let [height, width] = geometry.output;
     geometry.taps == [3, 3]
         && geometry.strides == [1, 1]
         && geometry.dilations == [1, 1]
         && geometry.groups == 1
-        && (32..=512).contains(&geometry.channels)
-        && (64..=512).contains(&geometry.kernels)
-        && height.min(width) >= 7
-        && geometry.channels * height * width >= 128 * 7 * 7
+        && (32..=256).contains(&geometry.channels)
+        && geometry.kernels >= 32
+        && height.min(width) >= 10
 }
 
 impl<T: Real> Winograd<T> {
-    /// Transforms `weights` (O × I × 3 × 3) and lays them and `bias` out for vectors of `lanes`. `None` if a transformed weight is
+    /// Transforms `weights` (O × I × 3 × 3) and lays them and `bias` out, for vectors of `lanes`. `None` if a transformed weight is
     /// infinite or none.
     pub(super) fn new(
         geometry: &Geometry,
@@ -90,52 +123,42 @@ impl<T: Real> Winograd<T> {
             channels, kernels, ..
         } = geometry;
         let tiles = geometry.output.map(|size| size.div_ceil(2));
-        // Sums and weights have to fit into the registers, of which AVX2 has 16 and the others 32.
-        let most = if lanes * size_of::<T>() == 32 { 1 } else { 2 };
-        let panels = kernels.div_ceil(lanes);
-        let mut laid = vec![T::ZERO; panels * lanes * POINTS * channels + LINE];
-        let aligned = to_line(&laid);
-        for (kernel, weights) in weights.chunks_exact(9 * channels).enumerate() {
-            let from = kernel / (most * lanes) * most;
-            let across = (panels - from).min(most) * lanes;
-            let group = &mut laid[aligned + from * lanes * POINTS * channels..];
-            let lane = kernel - from * lanes;
+        let blocks = kernels.div_ceil(ROWS);
+        let mut laid = vec![[T::ZERO; ROWS]; blocks * POINTS * channels];
+        let mut biases = vec![[T::ZERO; ROWS]; blocks];
+        for (kernel, (weights, &bias)) in
+            iter::zip(weights.chunks_exact(9 * channels), bias).enumerate()
+        {
+            let (block, row) = (kernel / ROWS, kernel % ROWS);
+            biases[block][row] = bias;
+            let block = &mut laid[block * POINTS * channels..];
             for (channel, weights) in weights.as_chunks::<9>().0.iter().enumerate() {
                 for (point, value) in of_kernel(weights).into_iter().enumerate() {
                     if !value.double().is_finite() {
                         return None;
                     }
-                    group[(point * channels + channel) * across + lane] = value;
+                    block[point * channels + channel][row] = value;
                 }
             }
         }
-        let mut bias = bias.to_vec();
-        bias.resize(panels * lanes, T::ZERO);
-        let layout = |rows: usize| {
-            let slots = (rows * tiles[1]).max(WIDE);
-            let run = slots.next_multiple_of(lanes);
-            Layout {
-                run,
-                point: (channels * run).next_multiple_of(2 * LINE) + LINE,
-                slots,
-                slot: POINTS * most * lanes + LINE,
-            }
-        };
         let fits = |&rows: &usize| {
-            let layout = layout(rows);
-            layout.point * POINTS + layout.slot * layout.slots <= BLOCK
+            let layout = Layout::new(channels, rows * tiles[1], lanes);
+            layout.sizes().iter().sum::<usize>() <= BLOCK
         };
-        let most_rows = (1..=tiles[0]).take_while(fits).last().unwrap_or(1);
-        // Blocks as even as possible.
-        let rows = tiles[0].div_ceil(tiles[0].div_ceil(most_rows));
+        // Work that is done for some rows, in vectors and parts of them.
+        let cost = |rows: usize| {
+            let columns = Columns::new(rows * tiles[1], lanes);
+            columns.vectors * lanes + 2 * columns.tail
+        };
+        let total = |rows: usize| tiles[0] / rows * cost(rows) + cost(tiles[0] % rows);
+        let rows = (1..=tiles[0])
+            .filter(fits)
+            .min_by_key(|&rows| (total(rows), tiles[0] - rows));
         Some(Self {
             tiles,
-            most,
-            rows,
-            layout: layout(rows),
-            aligned,
+            rows: rows.unwrap_or(1),
             weights: laid,
-            bias,
+            bias: biases,
             geometry,
         })
     }
@@ -150,174 +173,197 @@ impl<T: Real> Winograd<T> {
         scratch: &mut Vec<T>,
     ) {
         let lanes = lanes::<T, S>();
-        let panels = self.geometry.kernels.div_ceil(lanes);
-        let pixels = self.geometry.output[0] * self.geometry.output[1];
-        let phases = Phases::new(&self.geometry, self.tiles[1], self.rows, self.layout.run);
-        let sizes = [
-            POINTS * self.layout.point,
-            self.layout.slots * self.layout.slot,
-            (4 * self.tiles[1] * self.most * lanes).next_multiple_of(LINE),
-            phases.size(),
-        ];
-        let size = sizes.iter().sum::<usize>() + LINE;
+        let Geometry {
+            channels,
+            output: [height, width],
+            ..
+        } = self.geometry;
+        let layout = |rows: usize| Layout::new(channels, rows * self.tiles[1], lanes);
+        let largest = layout(self.rows);
+        let phases = Phases::new(
+            &self.geometry,
+            self.tiles[1],
+            self.rows,
+            largest.vectors * lanes,
+        );
+        // The last rows may be fewer, and have a tail where the others have none.
+        let last = layout(self.tiles[0] % self.rows).sizes();
+        let [points, tails, sums] =
+            std::array::from_fn(|index| largest.sizes()[index].max(last[index]));
+        let lines = 4 * largest.row;
+        let size = points + tails + sums + lines + phases.size() + LINE;
         if scratch.len() < size {
             scratch.resize(size, T::ZERO);
         }
         let aligned = to_line(scratch);
-        let (points, rest) = scratch[aligned..].split_at_mut(sizes[0]);
-        let (sums, rest) = rest.split_at_mut(sizes[1]);
-        let (tiles, rest) = rest.split_at_mut(sizes[2]);
-        let between = &mut rest[..sizes[3]];
+        let (points, rest) = scratch[aligned..].split_at_mut(points);
+        let (tails, rest) = rest.split_at_mut(tails);
+        let (sums, rest) = rest.split_at_mut(sums);
+        let (lines, rest) = rest.split_at_mut(lines);
+        let mut space = Space {
+            points,
+            tails: tails.as_chunks_mut().0,
+            sums,
+            lines,
+            phases: &mut rest[..phases.size()],
+        };
         for first in (0..self.tiles[0]).step_by(self.rows) {
-            self.transform(simd, image, first, &phases, between, points);
-            for from in (0..panels).step_by(self.most) {
-                let part = Part {
-                    first,
-                    rows: self.rows.min(self.tiles[0] - first),
-                    from,
-                    count: (panels - from).min(self.most),
-                };
-                match part.count {
-                    2 => self.products::<S, 2>(simd, &part, points, sums),
-                    _ => self.products::<S, 1>(simd, &part, points, sums),
+            let rows = self.rows.min(self.tiles[0] - first);
+            let layout = layout(rows);
+            self.transform(simd, image, first, &layout, &phases, &mut space);
+            let blocks = output
+                .chunks_mut(ROWS * height * width)
+                .zip(self.weights.chunks_exact(POINTS * channels))
+                .zip(&self.bias);
+            for ((planes, weights), bias) in blocks {
+                products(simd, &layout, weights, &mut space);
+                for (row, plane) in planes.chunks_exact_mut(height * width).enumerate() {
+                    let bias = T::splat(simd, bias[row]);
+                    let sums = &space.sums[row * layout.row..];
+                    finish::<T, S>(simd, &layout, sums, bias, space.lines);
+                    let (top, bottom) = space.lines.split_at(2 * layout.row);
+                    let pairs = plane[2 * first * width..].chunks_mut(2 * width);
+                    for (y, pair) in pairs.take(rows).enumerate() {
+                        let at = 2 * self.tiles[1] * y;
+                        for (to, line) in pair.chunks_exact_mut(width).zip([top, bottom]) {
+                            to.copy_from_slice(&line[at..at + width]);
+                        }
+                    }
                 }
-                let kernels = (part.count * lanes).min(self.geometry.kernels - from * lanes);
-                let output = &mut output[from * lanes * pixels..][..kernels * pixels];
-                self.finish(simd, &part, sums, tiles, output);
             }
         }
     }
 
-    /// Bᵀ d B of rows of tiles from `first` on: per point and channel, the tiles.
+    /// Bᵀ d B of rows of tiles from `first` on.
     #[inline(always)]
     fn transform<S: Simd>(
         &self,
         simd: S,
         image: &[T],
         first: usize,
+        layout: &Layout,
         phases: &Phases,
-        between: &mut [T],
-        points: &mut [T],
+        space: &mut Space<T>,
     ) {
         let lanes = lanes::<T, S>();
         let [height, width] = self.geometry.image;
-        let &Layout { run, point, .. } = &self.layout;
+        let channels = layout.channels;
         for (channel, plane) in image.chunks_exact(height * width).enumerate() {
-            phases.take(plane, first, between);
-            for from in (0..run).step_by(lanes) {
+            phases.take(plane, first, space.phases);
+            for vector in 0..layout.vectors {
                 let mut rows = [[T::splat(simd, T::ZERO); 4]; 4];
                 for (y, row) in rows.iter_mut().enumerate() {
                     for (x, pixel) in row.iter_mut().enumerate() {
-                        let at = phases.place(y, x) + from;
-                        *pixel = T::vectors::<S>(&between[at..at + lanes]).0[0];
+                        let at = phases.place(y, x) + vector * lanes;
+                        *pixel = T::vectors::<S>(&space.phases[at..at + lanes]).0[0];
                     }
                     *row = before::<T, S>(simd, *row);
                 }
                 let [a, b, c, d] = rows;
+                let inside = vector < layout.columns.vectors;
+                let place = if inside {
+                    layout.place::<T, S>(vector, channel)
+                } else {
+                    0
+                };
                 for (x, (((a, b), c), d)) in a.into_iter().zip(b).zip(c).zip(d).enumerate() {
                     let column = before::<T, S>(simd, [a, b, c, d]);
                     for (y, value) in column.into_iter().enumerate() {
-                        let at = (4 * y + x) * point + channel * run + from;
-                        T::vectors_mut::<S>(&mut points[at..at + lanes]).0[0] = value;
-                    }
-                }
-            }
-        }
-    }
-
-    /// The sums over channels: per tile and point, `V` vectors of output channels.
-    #[inline(always)]
-    fn products<S: Simd, const V: usize>(
-        &self,
-        simd: S,
-        part: &Part,
-        points: &[T],
-        sums: &mut [T],
-    ) {
-        let lanes = lanes::<T, S>();
-        let channels = self.geometry.channels;
-        let &Layout {
-            run, point, slot, ..
-        } = &self.layout;
-        let size = channels * V * lanes;
-        let weights = &self.weights[self.aligned + part.from * lanes * POINTS * channels..];
-        let each = weights.chunks_exact(size).zip(points.chunks_exact(point));
-        for (index, (weights, points)) in each.take(POINTS).enumerate() {
-            let (weights, _) = T::vectors::<S>(weights).0.as_chunks::<V>();
-            let points = &points[..channels * run];
-            let tiles = part.rows * self.tiles[1];
-            for tile in (0..tiles).step_by(WIDE) {
-                // The last ones overlap those before them.
-                let tile = tile.min(tiles.max(WIDE) - WIDE);
-                let found = product::<T, S, V>(simd, &points[tile..], run, weights);
-                let to = &mut sums[tile * slot..];
-                for (to, sums) in to.chunks_mut(slot).zip(&found) {
-                    let to = &mut to[index * V * lanes..][..V * lanes];
-                    T::vectors_mut::<S>(to).0.copy_from_slice(sums);
-                }
-            }
-        }
-    }
-
-    /// Aᵀ … A and the bias, into the output of some channels.
-    #[inline(always)]
-    fn finish<S: Simd>(&self, simd: S, part: &Part, sums: &[T], tiles: &mut [T], output: &mut [T]) {
-        let lanes = lanes::<T, S>();
-        let [height, width] = self.geometry.output;
-        let across = self.tiles[1];
-        let slot = self.layout.slot;
-        let (bias, _) = T::vectors::<S>(&self.bias[part.from * lanes..][..part.count * lanes]);
-        let size = 4 * across * lanes;
-        for y in 0..part.rows {
-            let row = sums[y * across * slot..].chunks_exact(slot).take(across);
-            for (x, sums) in row.enumerate() {
-                let (sums, _) = T::vectors::<S>(&sums[..POINTS * part.count * lanes]);
-                for (v, &bias) in bias.iter().enumerate() {
-                    let (tiles, _) = T::vectors_mut::<S>(&mut tiles[v * size..][..size]);
-                    let mut rows = [[bias; 2]; 4];
-                    for (y, row) in rows.iter_mut().enumerate() {
-                        let sum = |x: usize| sums[(4 * y + x) * part.count + v];
-                        *row = after::<T, S>(simd, [sum(0), sum(1), sum(2), sum(3)]);
-                    }
-                    for column in 0..2 {
-                        let pixels = rows.map(|row| row[column]);
-                        for (row, pixel) in after::<T, S>(simd, pixels).into_iter().enumerate() {
-                            tiles[(row * across + x) * 2 + column] = T::add(simd, pixel, bias);
+                        let point = 4 * y + x;
+                        if inside {
+                            let at = point * layout.point + place;
+                            T::vectors_mut::<S>(&mut space.points[at..at + lanes]).0[0] = value;
+                        } else {
+                            let tiles = cast_slice::<_, T>(std::slice::from_ref(&value));
+                            for (tile, &pixel) in tiles[..layout.columns.tail].iter().enumerate() {
+                                space.tails[(tile * POINTS + point) * channels + channel] =
+                                    [pixel; ROWS];
+                            }
                         }
                     }
-                }
-            }
-            let top = 2 * (part.first + y);
-            for (kernel, plane) in output.chunks_exact_mut(height * width).enumerate() {
-                let tiles = &tiles[kernel / lanes * size..][..size];
-                let rows = plane[top * width..].chunks_exact_mut(width);
-                for (to, from) in rows.zip(tiles.chunks_exact(size / 2)) {
-                    let from = from[kernel % lanes..].iter().step_by(lanes);
-                    to.iter_mut().zip(from).for_each(|(to, &pixel)| *to = pixel);
                 }
             }
         }
     }
 }
 
-/// The sums over channels of one point, for neighbours: `run` floats from one channel to the next.
+/// The sums over channels, of eight output channels.
 #[inline(always)]
-fn product<T: Real, S: Simd, const V: usize>(
+fn products<T: Real, S: Simd>(
     simd: S,
-    points: &[T],
-    run: usize,
-    weights: &[[T::Vector<S>; V]],
-) -> [[T::Vector<S>; V]; WIDE] {
-    let mut registers = [[T::splat(simd, T::ZERO); V]; WIDE];
-    for (weights, pixels) in weights.iter().zip(points.chunks(run)) {
-        for (sums, &pixel) in registers.iter_mut().zip(&pixels[..WIDE]) {
-            let pixel = T::splat(simd, pixel);
-            for (sum, &weights) in sums.iter_mut().zip(weights) {
-                *sum = T::mul_add(simd, pixel, weights, *sum);
+    layout: &Layout,
+    weights: &[[T; ROWS]],
+    space: &mut Space<T>,
+) {
+    let wide = VECTORS * lanes::<T, S>();
+    let size = layout.channels * lanes::<T, S>();
+    let each = weights
+        .chunks_exact(layout.channels)
+        .zip(space.points.chunks_exact(layout.point))
+        .zip(space.sums.chunks_exact_mut(ROWS * layout.row));
+    for (point, ((weights, points), sums)) in each.enumerate() {
+        for panel in 0..layout.columns.panels() {
+            let vectors = layout.columns.vectors_of(panel);
+            let run = &points[panel * VECTORS * size..][..vectors * size];
+            multiply::<T, S>(
+                simd,
+                weights,
+                run,
+                vectors,
+                #[inline(always)]
+                |row, found| {
+                    let to = &mut sums[row * layout.row + panel * wide..];
+                    let (to, _) = T::vectors_mut::<S>(to);
+                    to[..found.len()].copy_from_slice(found);
+                },
+            );
+        }
+        let first = layout.columns.vectors * lanes::<T, S>();
+        for tile in 0..layout.columns.tail {
+            let column =
+                &space.tails[(tile * POINTS + point) * layout.channels..][..layout.channels];
+            let found = multiply_one::<T, S>(simd, weights, column);
+            for (row, found) in found.into_iter().enumerate() {
+                sums[row * layout.row + first + tile] = T::nearest(found);
             }
         }
     }
-    registers
+}
+
+/// Aᵀ … A and the bias of one output channel: two lines of pixels, each tile's pair after the other's.
+#[inline(always)]
+fn finish<T: Real, S: Simd>(
+    simd: S,
+    layout: &Layout,
+    sums: &[T],
+    bias: T::Vector<S>,
+    lines: &mut [T],
+) {
+    let lanes = lanes::<T, S>();
+    let (top, bottom) = lines.split_at_mut(2 * layout.row);
+    for at in (0..layout.vectors).map(|vector| vector * lanes) {
+        let mut rows = [[bias; 2]; 4];
+        for (y, row) in rows.iter_mut().enumerate() {
+            let sum = |x: usize| {
+                let from = (4 * y + x) * ROWS * layout.row + at;
+                T::vectors::<S>(&sums[from..from + lanes]).0[0]
+            };
+            *row = after::<T, S>(simd, [sum(0), sum(1), sum(2), sum(3)]);
+        }
+        let left = after::<T, S>(simd, rows.map(|row| row[0]));
+        let right = after::<T, S>(simd, rows.map(|row| row[1]));
+        for (line, (left, right)) in [&mut *top, &mut *bottom]
+            .into_iter()
+            .zip(iter::zip(left, right))
+        {
+            let pair = [T::add(simd, left, bias), T::add(simd, right, bias)];
+            let (left, right) = cast_slice::<_, T>(&pair).split_at(lanes);
+            let (to, _) = line[2 * at..][..2 * lanes].as_chunks_mut::<2>();
+            for (to, (&left, &right)) in to.iter_mut().zip(iter::zip(left, right)) {
+                *to = [left, right];
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -106,11 +106,17 @@ impl Image {
                 zeros.fill(T::ZERO);
                 after.fill(T::ZERO);
                 let from = &plane[y * width + x..(y + 1) * width];
-                if across == 1 {
-                    to.copy_from_slice(&from[..inside]);
-                } else {
-                    let from = from.iter().step_by(across);
-                    iter::zip(to, from).for_each(|(to, &x)| *to = x);
+                match across {
+                    1 => to.copy_from_slice(&from[..inside]),
+                    // In a form that becomes vectors.
+                    2 if from.len() >= 2 * inside => {
+                        let (from, _) = from.as_chunks::<2>();
+                        iter::zip(to, from).for_each(|(to, &[x, _])| *to = x);
+                    }
+                    _ => {
+                        let from = from.iter().step_by(across);
+                        iter::zip(to, from).for_each(|(to, &x)| *to = x);
+                    }
                 }
             }
         }

@@ -188,14 +188,14 @@ fn weights_that_do_not_survive_their_transform_are_refused() {
 #[test]
 fn the_convolutions_of_residual_networks_suit() {
     let same = |channels: [usize; 2], size: usize| geometry(channels, [size, size], [1, 1], [1, 1]);
-    for (channels, size) in [(64, 56), (128, 28), (256, 14), (512, 7)] {
+    for (channels, size) in [(64, 56), (128, 28), (256, 14)] {
         assert!(suits(&same([channels, channels], size)));
     }
     for (channels, size) in [
         ([3, 64], 56),
-        ([128, 32], 56),
+        ([128, 16], 56),
         ([64, 64], 7),
-        ([512, 512], 4),
+        ([512, 512], 14),
     ] {
         assert!(!suits(&same(channels, size)), "{channels:?}");
     }
