@@ -5,7 +5,7 @@ use bnkit_model::onnx::{
 };
 use bnkit_model::{DType, Error, Tensor};
 
-use super::quantised;
+use super::quantised::{self, Scales};
 
 /// Why a node could not be recomputed: its constants are not what the route says (a failure of the proof), they are
 /// expressions that are not evaluated (a failure, too), or they could not be read (an error).
@@ -99,7 +99,7 @@ impl<'m> Book<'m> {
 
     /// A constant of the original.
     pub(super) fn numbers(&self, value: ValueId) -> Answer<Numbers> {
-        if let Some(found) = quantised::read(self, value)? {
+        if let Some(found) = quantised::read(self, value, Scales::Exact)? {
             return Ok(Numbers {
                 dims: found.dims,
                 values: found.values,
@@ -127,7 +127,7 @@ impl<'m> Book<'m> {
 
     /// A constant as it will be stored; one behind a DequantizeLinear as that makes it of what will be stored.
     pub(super) fn stored(&self, value: ValueId) -> Answer<Tensor> {
-        if let Some(found) = quantised::read(self, value)? {
+        if let Some(found) = quantised::read(self, value, Scales::Stored)? {
             return Ok(Tensor::from_f64(DType::F64, found.dims, &found.values)?);
         }
         Ok(self.model.read_tensor(&self.header(value)?)?)
@@ -142,7 +142,7 @@ impl<'m> Book<'m> {
     /// How far from what they should be the elements of a constant behind a DequantizeLinear may lie; `None` if `value`
     /// is nothing of the kind.
     pub(super) fn quantum(&self, value: ValueId) -> Option<Vec<f64>> {
-        Some(quantised::read(self, value).ok()??.quanta)
+        Some(quantised::read(self, value, Scales::Stored).ok()??.quanta)
     }
 }
 

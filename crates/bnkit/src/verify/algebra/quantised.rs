@@ -65,8 +65,21 @@ pub(super) fn expect_kept(
     Ok(())
 }
 
-/// The constant `value` as its bytes will make it; `None` if no DequantizeLinear of constants computes it.
-pub(super) fn read(book: &Book<'_>, value: ValueId) -> Answer<Option<Dequantised>> {
+/// What becomes of scales that are computed, not written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scales {
+    /// Rounded as they will be stored: those of a folded model.
+    Stored,
+    /// As the plan takes them, without a rounding on the way: those of an original.
+    Exact,
+}
+
+/// The constant `value` as its integers make it; `None` if no DequantizeLinear of constants computes it.
+pub(super) fn read(
+    book: &Book<'_>,
+    value: ValueId,
+    scales: Scales,
+) -> Answer<Option<Dequantised>> {
     let Some(node) = producer(book, value) else {
         return Ok(None);
     };
@@ -107,7 +120,10 @@ pub(super) fn read(book: &Book<'_>, value: ValueId) -> Answer<Option<Dequantised
         Some(zero) if zero.len() == count && zero.dtype() == codes.dtype() => zero.to_i64()?,
         Some(_) => return Err(wrong("its zero points do not fit")),
     };
-    let scales = scale.to_f64()?;
+    let scales = match scales {
+        Scales::Stored => scale.to_f64()?,
+        Scales::Exact => book.numbers(book.input(node, 1)?)?.values,
+    };
     let rounded = codes.dtype() == DType::I32;
     let (mut values, mut quanta) = (Vec::new(), Vec::new());
     for (element, code) in codes.to_i64()?.into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Weights and biases behind DequantizeLinear.
 
 use super::*;
+use crate::fold::{Options, plan};
 
 /// W = 0.5·(2, 3) and 0.25·(−4, 5), b = 0.125·(8, −8), all quantised; a BatchNorm behind, whose second channel has the
 /// scale −2 instead of 2.
@@ -176,4 +177,33 @@ fn one_scale_that_became_several() {
             false => case.rejects("w"),
         }
     }
+}
+
+/// Scales that an operator computes are taken as they are by the plan, and by the proof: a rounding on one side only would be a
+/// difference where there is none.
+#[test]
+fn computed_scales_are_not_rounded_on_the_way() {
+    const CHANNELS: usize = 200;
+    let numbers = |factor: f64| -> Vec<f64> {
+        let each = (0..CHANNELS).map(|n| 0.01 + factor * ((n * 37 % 101) as f64));
+        each.collect()
+    };
+    let net = Net::new("x", &[1, 1, 4, 4])
+        .typed("q", DType::I8, &[CHANNELS, 1, 1, 1], &vec![127.0; CHANNELS])
+        .constant("c", &[CHANNELS], &numbers(0.000_7))
+        .constant("d", &[CHANNELS], &numbers(0.001_3))
+        .node("Div", &["c", "d"], "s")
+        .node("DequantizeLinear", &["q", "s"], "w")
+        .with(attribute("axis", AttributeValue::Int(0)))
+        .node("Conv", &["x", "w"], "y")
+        .constant("g", &[CHANNELS], &numbers(0.017))
+        .constant("be", &[CHANNELS], &vec![0.0; CHANNELS])
+        .constant("v", &[CHANNELS], &numbers(0.019))
+        .node("BatchNormalization", &["y", "g", "be", "be", "v"], "n")
+        .output("n");
+    let original = net.model();
+    let plan = plan(&original, &Options::default()).unwrap();
+    assert_eq!(plan.summary.folded, 1, "{:?}", plan.sites);
+    let proof = check(&original, plan.apply(), &plan.routes).unwrap();
+    assert!(proof.failures.is_empty(), "{proof:?}");
 }
