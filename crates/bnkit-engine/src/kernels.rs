@@ -87,6 +87,11 @@ multiversion! {
 }
 
 multiversion! {
+    /// The sum of each plane of `inner` elements, rounded once.
+    totals = totals_of [] (data: &[f32], inner: usize, totals: &mut [f32])
+}
+
+multiversion! {
     /// The largest element of each window.
     max_pool = max_pool_of [] (window: &Window, image: &[f32], output: &mut [f32])
 }
@@ -300,6 +305,26 @@ fn gate_of(data: &mut [f32], inner: usize, factors: &[f32]) {
     }
     for (plane, &factor) in data.chunks_exact_mut(inner).zip(factors) {
         plane.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
+#[inline(always)]
+fn totals_of(data: &[f32], inner: usize, totals: &mut [f32]) {
+    if inner == 0 {
+        return;
+    }
+    for (plane, to) in data.chunks_exact(inner).zip(totals) {
+        let mut sums = [0f64; LANES];
+        let (chunks, rest) = plane.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (sum, &x) in sums.iter_mut().zip(chunk) {
+                *sum += f64::from(x);
+            }
+        }
+        for (sum, &x) in sums.iter_mut().zip(rest) {
+            *sum += f64::from(x);
+        }
+        *to = total(sums) as f32;
     }
 }
 

@@ -10,6 +10,7 @@ use tract_onnx::tract_core::ops::math::{Add, Max, Min, Mul};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 
 use super::operators::Norm;
+use super::totals;
 use crate::buffers::Buffers;
 use crate::kernels::{self, Bounds, Window};
 
@@ -116,6 +117,12 @@ fn ours(node: &TypedNode, inputs: &[&TypedFact], buffers: &Buffers) -> Option<Bo
     let single = |fact: &&TypedFact| fact.datum_type == f32::datum_type() && fact.konst.is_none();
     if !inputs.iter().all(single) {
         return None;
+    }
+    if let Some(totals) = inputs
+        .first()
+        .and_then(|input| totals::ours(node, input, buffers))
+    {
+        return Some(totals);
     }
     let buffers = buffers.clone();
     if let Some(pool) = node.op_as::<MaxPool>() {

@@ -15,6 +15,7 @@ mod mixing;
 mod operators;
 mod program;
 mod run;
+mod totals;
 
 use std::collections::HashMap;
 use std::path::Path;
