@@ -49,11 +49,15 @@ struct Piece {
 
 /// Some outputs and taps that go together.
 struct Part<'a> {
+    /// How all outputs are split.
+    columns: Columns,
     /// The first panel, and how many there are.
     first: usize,
     panels: usize,
     /// Outputs after the panels.
     tail: usize,
+    /// The first tap, and where all of them are.
+    from: usize,
     offsets: &'a [u32],
     /// From one panel to the next.
     size: usize,
@@ -168,13 +172,15 @@ impl<T: Real> Im2col<T> {
                     let offsets = &self.offsets[from..depth.min(from + pass)];
                     let last = first + most >= panels;
                     let part = Part {
+                        columns,
                         first,
                         panels: most.min(panels - first),
                         tail: if last { columns.tail } else { 0 },
+                        from,
                         offsets,
                         size: offsets.len() * wide + LINE,
                     };
-                    self.gather::<S>(image, &columns, &part, &mut pieces, run);
+                    self.gather::<S>(image, &part, &mut pieces, run);
                     let (tails, _) = tails.as_chunks_mut::<ROWS>();
                     let tails = &mut tails[..part.tail * offsets.len()];
                     self.expand(image, &part, tails);
@@ -183,31 +189,12 @@ impl<T: Real> Im2col<T> {
                         .zip(weights.chunks_exact(depth))
                         .zip(bias);
                     for ((planes, weights), bias) in blocks {
-                        let weights = &weights[from..][..offsets.len()];
-                        let mut target = Target {
+                        let target = Target {
                             planes,
                             pixels,
                             bias: (from == 0).then_some(bias),
                         };
-                        for (panel, run) in
-                            (first..).zip(run.chunks_exact(part.size).take(part.panels))
-                        {
-                            let vectors = columns.vectors_of(panel);
-                            multiply::<T, S>(
-                                simd,
-                                weights,
-                                run,
-                                vectors,
-                                #[inline(always)]
-                                |row, sums| {
-                                    target.add::<S>(simd, row, panel * wide, sums);
-                                },
-                            );
-                        }
-                        let tails = tails.chunks_exact(offsets.len());
-                        for (pixel, run) in (pixels - part.tail..).zip(tails) {
-                            target.add_one(pixel, &multiply_one::<T, S>(simd, weights, run));
-                        }
+                        multiply_part::<T, S>(simd, &part, weights, run, tails, target);
                     }
                 }
             }
@@ -216,21 +203,14 @@ impl<T: Real> Im2col<T> {
 
     /// Copies the pixels under some taps: per panel and tap, the outputs.
     #[inline(always)]
-    fn gather<S: Simd>(
-        &self,
-        image: &[T],
-        split: &Columns,
-        part: &Part,
-        pieces: &mut Vec<Piece>,
-        to: &mut [T],
-    ) {
+    fn gather<S: Simd>(&self, image: &[T], part: &Part, pieces: &mut Vec<Piece>, to: &mut [T]) {
         let lanes = lanes::<T, S>();
         let wide = VECTORS * lanes;
         let [rows, columns] = self.geometry.output;
         pieces.clear();
         for panel in 0..part.panels {
             let at = (part.first + panel) * wide;
-            let row = split.vectors_of(part.first + panel) * lanes;
+            let row = part.columns.vectors_of(part.first + panel) * lanes;
             let count = row.min(rows * columns - at);
             let mut done = 0;
             while done < count {
@@ -269,6 +249,36 @@ impl<T: Real> Im2col<T> {
                 *to = [image[offset as usize + place]; ROWS];
             }
         }
+    }
+}
+
+/// Multiplies the weights of up to eight output channels, with all their taps, by what was copied for a part.
+#[inline(always)]
+fn multiply_part<T: Real, S: Simd>(
+    simd: S,
+    part: &Part,
+    weights: &[[T; ROWS]],
+    run: &[T],
+    tails: &[[T; ROWS]],
+    mut target: Target<T>,
+) {
+    let depth = part.offsets.len();
+    let weights = &weights[part.from..][..depth];
+    let panels = run.chunks_exact(part.size).take(part.panels);
+    for (panel, run) in (part.first..).zip(panels) {
+        let at = panel * VECTORS * lanes::<T, S>();
+        multiply::<T, S>(
+            simd,
+            weights,
+            run,
+            part.columns.vectors_of(panel),
+            #[inline(always)]
+            |row, sums| target.add::<S>(simd, row, at, sums),
+        );
+    }
+    let first = target.pixels - part.tail;
+    for (pixel, run) in (first..).zip(tails.chunks_exact(depth)) {
+        target.add_one(pixel, &multiply_one::<T, S>(simd, weights, run));
     }
 }
 
