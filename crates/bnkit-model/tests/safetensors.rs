@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use bnkit_model::Tensor;
 use bnkit_model::safetensors::{
-    Dtype, NewFile, NewTensor, SaveOptions, StateDict, save, save_sharded,
+    Dtype, NewFile, NewTensor, SaveOptions, StateDict, dtype_of, of_dtype, save, save_sharded,
 };
+use bnkit_model::{DType, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
@@ -89,4 +89,49 @@ fn shards_come_back_as_one_checkpoint() {
         .find(|(key, _)| key == "total_size");
     assert_eq!(total.unwrap().1, serde_json::json!(20));
     assert_eq!(dict.index_metadata()[0], kept[0]);
+}
+
+#[test]
+fn every_type_is_what_both_formats_mean_by_it() {
+    use bnkit_model::proto::tensor_proto::DataType;
+    let same = [
+        (Dtype::BOOL, DataType::Bool),
+        (Dtype::U8, DataType::Uint8),
+        (Dtype::I8, DataType::Int8),
+        (Dtype::U16, DataType::Uint16),
+        (Dtype::I16, DataType::Int16),
+        (Dtype::U32, DataType::Uint32),
+        (Dtype::I32, DataType::Int32),
+        (Dtype::U64, DataType::Uint64),
+        (Dtype::I64, DataType::Int64),
+        (Dtype::F16, DataType::Float16),
+        (Dtype::BF16, DataType::Bfloat16),
+        (Dtype::F32, DataType::Float),
+        (Dtype::F64, DataType::Double),
+        (Dtype::C64, DataType::Complex64),
+        (Dtype::F8_E4M3, DataType::Float8e4m3fn),
+        (Dtype::F8_E4M3FNUZ, DataType::Float8e4m3fnuz),
+        (Dtype::F8_E5M2, DataType::Float8e5m2),
+        (Dtype::F8_E5M2FNUZ, DataType::Float8e5m2fnuz),
+        (Dtype::F4, DataType::Float4e2m1),
+        (Dtype::F8_E8M0, DataType::Float8e8m0),
+    ];
+    for (ours, onnx) in same {
+        let dtype = DType::from_onnx(onnx as i32);
+        assert_eq!(dtype_of(ours), Some(dtype), "{ours}");
+        assert_eq!(of_dtype(dtype), Some(ours), "{dtype}");
+        if let Some(bits) = dtype.bits() {
+            assert_eq!(bits, ours.bitsize() as u64, "{ours}");
+        }
+    }
+    let others = [
+        DataType::String,
+        DataType::Complex128,
+        DataType::Uint4,
+        DataType::Int4,
+    ];
+    for onnx in others {
+        assert_eq!(of_dtype(DType::from_onnx(onnx as i32)), None, "{onnx:?}");
+    }
+    assert_eq!(dtype_of(Dtype::F6_E2M3), None);
 }

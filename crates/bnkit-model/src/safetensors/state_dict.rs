@@ -284,56 +284,38 @@ impl StateDict {
     }
 }
 
+/// Types of safetensors and of ONNX with the same elements in the same bytes.
+const SAME: [(Dtype, DType); 20] = [
+    (Dtype::BOOL, DType::Bool),
+    (Dtype::U8, DType::U8),
+    (Dtype::I8, DType::I8),
+    (Dtype::U16, DType::U16),
+    (Dtype::I16, DType::I16),
+    (Dtype::U32, DType::U32),
+    (Dtype::I32, DType::I32),
+    (Dtype::U64, DType::U64),
+    (Dtype::I64, DType::I64),
+    (Dtype::F16, DType::F16),
+    (Dtype::BF16, DType::BF16),
+    (Dtype::F32, DType::F32),
+    (Dtype::F64, DType::F64),
+    (Dtype::C64, DType::Other(14)),
+    (Dtype::F8_E4M3, DType::Other(17)),
+    (Dtype::F8_E4M3FNUZ, DType::Other(18)),
+    (Dtype::F8_E5M2, DType::Other(19)),
+    (Dtype::F8_E5M2FNUZ, DType::Other(20)),
+    (Dtype::F4, DType::Other(23)),
+    (Dtype::F8_E8M0, DType::Other(24)),
+];
+
 /// The ONNX type with the same elements in the same bytes, if there is one.
 pub fn dtype_of(dtype: Dtype) -> Option<DType> {
-    Some(match dtype {
-        Dtype::BOOL => DType::Bool,
-        Dtype::U8 => DType::U8,
-        Dtype::I8 => DType::I8,
-        Dtype::U16 => DType::U16,
-        Dtype::I16 => DType::I16,
-        Dtype::U32 => DType::U32,
-        Dtype::I32 => DType::I32,
-        Dtype::U64 => DType::U64,
-        Dtype::I64 => DType::I64,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        Dtype::F32 => DType::F32,
-        Dtype::F64 => DType::F64,
-        Dtype::C64 => DType::Other(14),
-        Dtype::F8_E4M3 => DType::Other(17),
-        Dtype::F8_E4M3FNUZ => DType::Other(18),
-        Dtype::F8_E5M2 => DType::Other(19),
-        Dtype::F8_E5M2FNUZ => DType::Other(20),
-        Dtype::F4 => DType::Other(23),
-        Dtype::F8_E8M0 => DType::Other(24),
-        _ => return None,
-    })
+    let mut same = SAME.into_iter();
+    same.find_map(|(ours, onnx)| (ours == dtype).then_some(onnx))
 }
 
 /// The safetensors type with the same elements in the same bytes, if there is one.
 pub fn of_dtype(dtype: DType) -> Option<Dtype> {
-    Some(match dtype {
-        DType::Bool => Dtype::BOOL,
-        DType::U8 => Dtype::U8,
-        DType::I8 => Dtype::I8,
-        DType::U16 => Dtype::U16,
-        DType::I16 => Dtype::I16,
-        DType::U32 => Dtype::U32,
-        DType::I32 => Dtype::I32,
-        DType::U64 => Dtype::U64,
-        DType::I64 => Dtype::I64,
-        DType::F16 => Dtype::F16,
-        DType::BF16 => Dtype::BF16,
-        DType::F32 => Dtype::F32,
-        DType::F64 => Dtype::F64,
-        DType::Other(14) => Dtype::C64,
-        DType::Other(17) => Dtype::F8_E4M3,
-        DType::Other(18) => Dtype::F8_E4M3FNUZ,
-        DType::Other(19) => Dtype::F8_E5M2,
-        DType::Other(20) => Dtype::F8_E5M2FNUZ,
-        DType::Other(23) => Dtype::F4,
-        DType::Other(24) => Dtype::F8_E8M0,
-        _ => return None,
-    })
+    let mut same = SAME.into_iter();
+    same.find_map(|(ours, onnx)| (onnx == dtype).then_some(ours))
 }

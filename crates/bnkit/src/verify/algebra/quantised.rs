@@ -75,11 +75,7 @@ pub(super) enum Scales {
 }
 
 /// The constant `value` as its integers make it; `None` if no DequantizeLinear of constants computes it.
-pub(super) fn read(
-    book: &Book<'_>,
-    value: ValueId,
-    scales: Scales,
-) -> Answer<Option<Dequantised>> {
+pub(super) fn read(book: &Book<'_>, value: ValueId, scales: Scales) -> Answer<Option<Dequantised>> {
     let Some(node) = producer(book, value) else {
         return Ok(None);
     };
