@@ -314,17 +314,7 @@ fn totals_of(data: &[f32], inner: usize, totals: &mut [f32]) {
         return;
     }
     for (plane, to) in data.chunks_exact(inner).zip(totals) {
-        let mut sums = [0f64; LANES];
-        let (chunks, rest) = plane.as_chunks::<LANES>();
-        for chunk in chunks {
-            for (sum, &x) in sums.iter_mut().zip(chunk) {
-                *sum += f64::from(x);
-            }
-        }
-        for (sum, &x) in sums.iter_mut().zip(rest) {
-            *sum += f64::from(x);
-        }
-        *to = total(sums) as f32;
+        *to = deviations(plane, inner, inner, 0.0).0 as f32;
     }
 }
 

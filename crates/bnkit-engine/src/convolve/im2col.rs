@@ -10,8 +10,8 @@ use pulp::Simd;
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
 
 use super::geometry::Geometry;
-use super::panels::{Columns, ROWS, VECTORS, multiply, multiply_one};
-use super::real::{LINE, Real, lanes, to_line};
+use super::panels::{Columns, ROWS, VECTORS, multiply, multiply_one, padded};
+use super::real::{LINE, Real, from_line, lanes};
 use image::Image;
 
 /// Taps that go by before the sums are put away.
@@ -101,11 +101,9 @@ impl<T: Real> Im2col<T> {
         let depth = channels * high * wide;
         let blocks = kernels.div_ceil(ROWS);
         let mut laid = vec![[T::ZERO; ROWS]; groups * blocks * depth];
-        let mut biases = vec![[T::ZERO; ROWS]; groups * blocks];
-        for (kernel, (weights, &bias)) in iter::zip(weights.chunks_exact(depth), bias).enumerate() {
+        for (kernel, weights) in weights.chunks_exact(depth).enumerate() {
             let (group, kernel) = (kernel / kernels, kernel % kernels);
             let (block, row) = (group * blocks + kernel / ROWS, kernel % ROWS);
-            biases[block][row] = bias;
             for (to, &weight) in iter::zip(&mut laid[block * depth..], weights) {
                 to[row] = weight;
             }
@@ -115,7 +113,7 @@ impl<T: Real> Im2col<T> {
             image,
             offsets,
             weights: laid,
-            bias: biases,
+            bias: bias.chunks_exact(kernels).flat_map(padded).collect(),
             geometry,
         })
     }
@@ -145,14 +143,9 @@ impl<T: Real> Im2col<T> {
             columns.tail * pass * ROWS,
             self.laid,
         ];
-        let size = sizes.iter().sum::<usize>() + LINE;
-        if scratch.len() < size {
-            scratch.resize(size, T::ZERO);
-        }
-        let aligned = to_line(scratch);
-        let (run, rest) = scratch[aligned..].split_at_mut(sizes[0]);
-        let (tails, rest) = rest.split_at_mut(sizes[1]);
-        let laid = &mut rest[..sizes[2]];
+        let scratch = from_line(scratch, sizes.iter().sum());
+        let (run, rest) = scratch.split_at_mut(sizes[0]);
+        let (tails, laid) = rest.split_at_mut(sizes[1]);
         let mut pieces = vec![];
         let [height, width] = geometry.image;
         let groups = image

@@ -17,6 +17,15 @@ pub(super) const ROWS: usize = 8;
 /// Vectors of a panel, at most.
 pub(super) const VECTORS: usize = 3;
 
+/// One element for each row of weights, by blocks of rows; the last block ends with zeros.
+pub(super) fn padded<T: Real>(elements: &[T]) -> impl Iterator<Item = [T; ROWS]> {
+    elements.chunks(ROWS).map(|some| {
+        let mut block = [T::ZERO; ROWS];
+        block[..some.len()].copy_from_slice(some);
+        block
+    })
+}
+
 /// How a number of columns is split.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Columns {

@@ -54,11 +54,15 @@ pub(super) const fn few_registers<T: Real, S: Simd>() -> bool {
 /// Elements in a line of the cache, and more.
 pub(super) const LINE: usize = 16;
 
-/// Elements before the first that begins a line of the cache.
-pub(super) fn to_line<T>(elements: &[T]) -> usize {
-    let offset = elements.as_ptr().align_offset(LINE * size_of::<T>());
+/// `size` elements of `scratch`, which grows if it has to, from one that begins a line of the cache.
+pub(super) fn from_line<T: Real>(scratch: &mut Vec<T>, size: usize) -> &mut [T] {
+    if scratch.len() < size + LINE {
+        scratch.resize(size + LINE, T::ZERO);
+    }
+    let offset = scratch.as_ptr().align_offset(LINE * size_of::<T>());
     // Where that is not known, everything still fits, and only speed is lost.
-    if offset < LINE { offset } else { 0 }
+    let offset = if offset < LINE { offset } else { 0 };
+    &mut scratch[offset..offset + size]
 }
 
 macro_rules! real {

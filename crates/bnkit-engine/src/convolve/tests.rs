@@ -6,6 +6,14 @@ use tract_onnx::tract_core::model::TypedNode;
 use tract_onnx::tract_core::ops::cast::cast;
 use tract_onnx::tract_core::ops::cnn::{PaddingSpec, PoolSpec};
 
+/// Vectors of this processor, and shorter ones.
+pub(super) fn architectures() -> Vec<Arch> {
+    let mut all = vec![Arch::new(), Arch::Scalar];
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    all.extend(pulp::x86::V3::try_new().map(Arch::V3));
+    all
+}
+
 fn numbers(count: usize) -> Vec<f32> {
     (0..count)
         .map(|n| (n * 37 % 101) as f32 / 50.0 - 1.0)

@@ -14,8 +14,8 @@ use pulp::Simd;
 use pulp::bytemuck::cast_slice;
 
 use super::geometry::Geometry;
-use super::panels::{Columns, ROWS, VECTORS, multiply, multiply_one};
-use super::real::{LINE, Real, lanes, to_line};
+use super::panels::{Columns, ROWS, VECTORS, multiply, multiply_one, padded};
+use super::real::{LINE, Real, from_line, lanes};
 use transform::{Phases, after, before, of_kernel};
 
 /// Points of a transformed tile.
@@ -125,12 +125,8 @@ impl<T: Real> Winograd<T> {
         let tiles = geometry.output.map(|size| size.div_ceil(2));
         let blocks = kernels.div_ceil(ROWS);
         let mut laid = vec![[T::ZERO; ROWS]; blocks * POINTS * channels];
-        let mut biases = vec![[T::ZERO; ROWS]; blocks];
-        for (kernel, (weights, &bias)) in
-            iter::zip(weights.chunks_exact(9 * channels), bias).enumerate()
-        {
+        for (kernel, weights) in weights.chunks_exact(9 * channels).enumerate() {
             let (block, row) = (kernel / ROWS, kernel % ROWS);
-            biases[block][row] = bias;
             let block = &mut laid[block * POINTS * channels..];
             for (channel, weights) in weights.as_chunks::<9>().0.iter().enumerate() {
                 for (point, value) in of_kernel(weights).into_iter().enumerate() {
@@ -158,7 +154,7 @@ impl<T: Real> Winograd<T> {
             tiles,
             rows: rows.unwrap_or(1),
             weights: laid,
-            bias: biases,
+            bias: padded(bias).collect(),
             geometry,
         })
     }
@@ -191,21 +187,17 @@ impl<T: Real> Winograd<T> {
         let [points, tails, sums] =
             std::array::from_fn(|index| largest.sizes()[index].max(last[index]));
         let lines = 4 * largest.row;
-        let size = points + tails + sums + lines + phases.size() + LINE;
-        if scratch.len() < size {
-            scratch.resize(size, T::ZERO);
-        }
-        let aligned = to_line(scratch);
-        let (points, rest) = scratch[aligned..].split_at_mut(points);
+        let size = points + tails + sums + lines + phases.size();
+        let (points, rest) = from_line(scratch, size).split_at_mut(points);
         let (tails, rest) = rest.split_at_mut(tails);
         let (sums, rest) = rest.split_at_mut(sums);
-        let (lines, rest) = rest.split_at_mut(lines);
+        let (lines, pixels) = rest.split_at_mut(lines);
         let mut space = Space {
             points,
             tails: tails.as_chunks_mut().0,
             sums,
             lines,
-            phases: &mut rest[..phases.size()],
+            phases: pixels,
         };
         for first in (0..self.tiles[0]).step_by(self.rows) {
             let rows = self.rows.min(self.tiles[0] - first);

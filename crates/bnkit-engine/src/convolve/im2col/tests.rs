@@ -2,33 +2,9 @@
 
 use std::fmt::Debug;
 
-use pulp::{Arch, WithSimd};
-
 use super::*;
-
-/// One image, convolved, with vectors of one kind.
-struct Once<'a, T> {
-    im2col: &'a Im2col<T>,
-    image: &'a [T],
-    output: &'a mut [T],
-    scratch: &'a mut Vec<T>,
-}
-
-impl<T: Real> WithSimd for Once<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        self.im2col.run(simd, self.image, self.output, self.scratch);
-    }
-}
-
-fn processors() -> Vec<Arch> {
-    let mut all = vec![Arch::new(), Arch::Scalar];
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    all.extend(pulp::x86::V3::try_new().map(Arch::V3));
-    all
-}
+use crate::convolve::tests::architectures;
+use crate::convolve::{Job, Way};
 
 fn numbers<T: Real>(count: usize) -> Vec<T> {
     let each = (0..count).map(|n| T::nearest((n * 37 % 101) as f64 / 50.0 - 1.0));
@@ -82,13 +58,13 @@ fn compare<T: Real + Debug>(geometry: Geometry, tolerance: f64) {
     let weights = numbers::<T>(groups * kernels * depth);
     let bias = numbers::<T>(groups * kernels);
     let expected = expected(&geometry, &image, &weights, &bias);
-    let im2col = Im2col::new(geometry, &weights, &bias).unwrap();
-    for processor in processors() {
+    let way = Way::Im2col(Im2col::new(geometry, &weights, &bias).unwrap());
+    for processor in architectures() {
         let mut output = vec![T::nearest(f64::NAN); expected.len()];
         // What an earlier image left behind must not show.
         let mut scratch = vec![T::nearest(f64::NAN); 100_000];
-        processor.dispatch(Once {
-            im2col: &im2col,
+        processor.dispatch(Job {
+            way: &way,
             image: &image,
             output: &mut output,
             scratch: &mut scratch,

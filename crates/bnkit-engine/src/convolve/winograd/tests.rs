@@ -1,34 +1,10 @@
 //! The oracle is the sum that defines a convolution, in double precision.
 
-use pulp::{Arch, WithSimd};
-
-use super::*;
-use crate::convolve::Lanes;
 use std::marker::PhantomData;
 
-struct Run<'a> {
-    way: &'a Winograd<f32>,
-    image: &'a [f32],
-    output: &'a mut [f32],
-    scratch: &'a mut Vec<f32>,
-}
-
-impl WithSimd for Run<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        self.way.run(simd, self.image, self.output, self.scratch);
-    }
-}
-
-/// Vectors of this processor, and shorter ones.
-fn architectures() -> Vec<Arch> {
-    let mut all = vec![Arch::new(), Arch::Scalar];
-    #[cfg(target_arch = "x86_64")]
-    all.extend(pulp::x86::V3::try_new().map(Arch::V3));
-    all
-}
+use super::*;
+use crate::convolve::tests::architectures;
+use crate::convolve::{Job, Lanes, Way};
 
 /// Uniform in -1 … 1.
 fn numbers(count: usize, seed: u32) -> Vec<f32> {
@@ -106,12 +82,12 @@ fn check(geometry: &Geometry) {
             &weights,
             &bias,
             arch.dispatch(Lanes::<f32>(PhantomData)),
-        )
-        .unwrap();
+        );
+        let way = Way::Winograd(way.unwrap());
         let mut output = vec![f32::NAN; kernels * rows * columns];
         // What is left there must not matter.
         let mut scratch = vec![f32::NAN; 1 << 20];
-        arch.dispatch(Run {
+        arch.dispatch(Job {
             way: &way,
             image: &image,
             output: &mut output,
