@@ -33,6 +33,10 @@ pub enum Error {
     /// Something is wrong with a model or tensor that has no file of its own (yet).
     #[error("{0}")]
     Invalid(String),
+    /// A computed element is NaN or infinite, or too large for its type, and
+    /// [must not be](crate::onnx::Recipe::must_be_finite).
+    #[error("an element that was computed is not finite")]
+    NotFinite,
 }
 
 impl Error {

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use bnkit_model::DType;
 use bnkit_model::onnx::{
-    AttributeValue, Base, Edit, Model, NewTensor, NodeId, Operand, Precision, Recipe, Scale,
-    ValueId,
+    AttributeValue, Edit, Model, NewTensor, NodeId, Operand, Precision, Recipe, Scale, ValueId,
 };
 use bnkit_model::proto::*;
 use bnkit_model::source::{Source, Window};
@@ -267,17 +266,14 @@ fn values(dims: &[usize], values: &[f64]) -> NewTensor {
 
 fn scaled(model: &Model, name: &str, inner: usize, factors: &[f64]) -> NewTensor {
     let tensor = model.value(find(model, name)).tensor.clone().unwrap();
-    let scales = vec![Scale {
+    let recipe = Recipe::of(&tensor).times([Scale {
         inner,
         factors: factors.into(),
-    }];
+    }]);
     NewTensor {
         dtype: tensor.dtype,
         dims: tensor.dims.clone(),
-        recipe: Arc::new(Recipe {
-            base: Base::Stored(tensor),
-            scales,
-        }),
+        recipe: Arc::new(recipe),
     }
 }
 

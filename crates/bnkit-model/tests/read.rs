@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use bnkit_model::DType;
-use bnkit_model::onnx::{Base, Magnitude, Model, Payload, Recipe, Scale, TensorDef};
+use bnkit_model::onnx::{Magnitude, Model, Payload, Recipe, Scale, TensorDef};
 use bnkit_model::proto::*;
 use common::*;
 use prost::Message;
@@ -226,10 +226,7 @@ fn weight() -> (Model, Vec<f32>) {
 
 fn scaled(model: &Model, dtype: DType, scales: Vec<Scale>) -> TensorDef {
     let base = defs(model)[0];
-    let recipe = Recipe {
-        base: Base::Stored(Arc::new(base.clone())),
-        scales,
-    };
+    let recipe = Recipe::of(base).times(scales);
     TensorDef::computed(dtype, base.dims.clone(), Arc::new(recipe))
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use bnkit_model::DType;
 use bnkit_model::onnx::{
-    Base, Edit, Model, NewTensor, Recipe, SaveOptions, Saved, Scale, TensorDef, ValueId,
+    Edit, Model, NewTensor, Recipe, SaveOptions, Saved, Scale, TensorDef, ValueId,
 };
 use bnkit_model::proto::*;
 use common::*;
@@ -58,17 +58,14 @@ fn def(model: &Model, name: &str) -> Arc<TensorDef> {
 fn multiply(model: &mut Model, name: &str, factor: f64) {
     let value = initializer(model, name);
     let old = def(model, name);
-    let scales = vec![Scale {
+    let recipe = Recipe::of(&old).times([Scale {
         inner: 1,
         factors: [factor].into(),
-    }];
+    }]);
     let tensor = NewTensor {
         dtype: old.dtype,
         dims: old.dims.clone(),
-        recipe: Arc::new(Recipe {
-            base: Base::Stored(old),
-            scales,
-        }),
+        recipe: Arc::new(recipe),
     };
     model.apply(&[Edit::SetConstant { value, tensor }]).unwrap();
 }
@@ -642,4 +639,54 @@ fn a_message_beyond_two_gigabytes_is_an_error() {
         .to_string();
     assert!(message.contains("protobuf ends at 2147483647"), "{message}");
     assert_eq!(names(dir.path()), ["in.onnx"]);
+}
+
+#[test]
+fn what_must_be_finite_and_is_not_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |values: &[f32], inner: usize, dtype: DType, factor: f64| {
+        let mut proto = conv_bn();
+        let weight = tensor("checked", &[values.len() as i64], values);
+        proto.graph.as_mut().unwrap().initializer.push(weight);
+        let mut model = Model::open(&write(dir.path(), "in.onnx", &proto)).unwrap();
+        let mut recipe = Recipe::of(&def(&model, "checked")).times([Scale {
+            inner,
+            factors: [factor].into(),
+        }]);
+        recipe.must_be_finite = true;
+        let edit = Edit::SetConstant {
+            value: initializer(&model, "checked"),
+            tensor: NewTensor {
+                dtype,
+                dims: vec![values.len()],
+                recipe: Arc::new(recipe),
+            },
+        };
+        model.apply(&[edit]).unwrap();
+        let saved = model.save(&dir.path().join("out.onnx"), FORCE);
+        let there = fs::remove_file(dir.path().join("out.onnx")).is_ok();
+        assert_eq!(names(dir.path()), ["in.onnx"]);
+        match saved {
+            Ok(_) => there,
+            Err(bnkit_model::Error::NotFinite) => false,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    // One factor for long runs, and one for each element; in the last of several chunks; in a type that is converted.
+    for inner in [1, 100_000] {
+        for at in [0, 99_999] {
+            let mut values = vec![1.0; 100_000];
+            assert!(of(&values, inner, DType::F32, 2.0));
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -3e38] {
+                values[at] = bad;
+                assert!(!of(&values, inner, DType::F32, 2.0), "{bad} at {at}");
+            }
+            values[at] = 1.7e38;
+            assert!(of(&values, inner, DType::F32, 2.0));
+            assert!(!of(&values, inner, DType::F16, 2.0));
+            values[at] = 3e4;
+            assert!(of(&values, inner, DType::F16, 2.0));
+            assert!(!of(&values, inner, DType::F16, 3.0));
+        }
+    }
 }

@@ -161,14 +161,7 @@ impl Cleaner {
         assume_constant: bool,
         node: NodeId,
     ) -> Result<()> {
-        let context = Context {
-            model,
-            types,
-            assume_constant,
-            may_add_nodes: false,
-            through_branches: false,
-            per_channel_scales: false,
-        };
+        let context = Context::new(model, types, assume_constant);
         let mode = dropout_mode(&context, node);
         let label = model.label(node).to_owned();
         if mode == DropoutMode::Unknown {

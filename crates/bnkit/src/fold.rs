@@ -7,6 +7,7 @@
 //! | `absorb/` | operators that swallow an affine |
 //! | `carry/` | operators that an affine passes |
 //! | `merge/` | branches that become one Conv |
+//! | `unseen` | plans that leave looking at scaled weights to saving |
 //! | `context` | what rules may ask, and edits that never touch what somebody else reads |
 
 pub(crate) mod absorb;
@@ -15,9 +16,11 @@ mod context;
 pub(crate) mod merge;
 pub(crate) mod operands;
 mod plan;
+mod unseen;
 mod walk;
 
 pub(crate) use absorb::constant_affine;
 pub(crate) use context::Context;
 pub(crate) use plan::LOWERING;
+pub(crate) use plan::plan_unseen;
 pub use plan::{Options, Plan, plan, plan_without};

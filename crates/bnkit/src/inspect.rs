@@ -135,12 +135,10 @@ fn batch_norm(
     site: &Site,
 ) -> Result<BatchNormInfo> {
     let context = Context {
-        model,
-        types,
-        assume_constant: options.assume_constant,
         may_add_nodes: true,
         through_branches: options.through_branches,
         per_channel_scales: options.per_channel_scales,
+        ..Context::new(model, types, options.assume_constant)
     };
     let parameters = Parameters::read(&context, node).ok();
     let shape = model

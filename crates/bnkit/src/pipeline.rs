@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bnkit_model::Error as ModelError;
 use bnkit_model::onnx::{Model, Payload, SaveOptions, Types};
 
 use crate::calibrate::{Interrupt, files};
@@ -125,9 +126,43 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     }
     progress.begin(Phase::Reading, None);
     let model = Model::open(&job.input)?;
-    let hashing = (job.hash || job.provenance).then(|| hash::in_background(&job.input));
     progress.begin(Phase::Planning, None);
-    let mut plan = fold::plan(&model, &job.fold).map_err(|error| error.in_file(&job.input))?;
+    // Where nobody else wants to know the weights before they are written, the writer is the first to read them.
+    if job.output.is_some()
+        && job.verify.is_none()
+        && job.keep_stats.is_none()
+        && let Some(report) = fold_unseen(job, &model, progress)?
+    {
+        return Ok(report);
+    }
+    let plan = fold::plan(&model, &job.fold).map_err(|error| error.in_file(&job.input))?;
+    carry_out(job, &model, plan, progress)
+}
+
+/// Folds without looking at weights before they are written. `None` if one is bad, or if there is anything else to say than what
+/// was written: then a plan that looks must decide.
+fn fold_unseen(
+    job: &FoldJob,
+    model: &Model,
+    progress: &dyn Progress,
+) -> Result<Option<FoldReport>> {
+    let Ok(Some(plan)) = fold::plan_unseen(model, &job.fold) else {
+        return Ok(None);
+    };
+    match carry_out(job, model, plan, progress) {
+        Err(Error::Model(ModelError::NotFinite)) => Ok(None),
+        done => done.map(|report| Some(report).filter(|report| report.output.is_some())),
+    }
+}
+
+/// What follows the plan: the proof, the output, the report.
+fn carry_out(
+    job: &FoldJob,
+    model: &Model,
+    mut plan: Plan,
+    progress: &dyn Progress,
+) -> Result<FoldReport> {
+    let hashing = (job.hash || job.provenance).then(|| hash::in_background(&job.input));
     let verification = match (&job.output, &job.verify) {
         (None, _) => None,
         (Some(_), _) if !plan.errors.is_empty() => None,
@@ -135,7 +170,7 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         (Some(_), Some(options)) => {
             progress.begin(Phase::Proving, None);
             let options = options.ended_by(&job.interrupt);
-            let proof = verify::prove(&model, &plan, &job.fold, &options);
+            let proof = verify::prove(model, &plan, &job.fold, &options);
             Some(proof.map_err(|error| error.in_file(&job.input))?)
         }
     };
@@ -143,13 +178,13 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     let mut report = FoldReport {
         schema: "bnkit.fold/1",
         tool: Tool::default(),
-        input: describe_input(&model, &job.input),
+        input: describe_input(model, &job.input),
         summary: plan.summary.clone(),
         sites: std::mem::take(&mut plan.sites),
         merges: std::mem::take(&mut plan.merged),
         merges_refused: std::mem::take(&mut plan.merges_refused),
         chains: std::mem::take(&mut plan.chains),
-        data_norms: norms::find(&model, &Types::derive(&model)),
+        data_norms: norms::find(model, &Types::derive(model)),
         cleanup: std::mem::take(&mut plan.cleanup),
         warnings: std::mem::take(&mut plan.warnings),
         errors: plan.errors.clone(),
@@ -169,7 +204,7 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
         // Before the model, as all that belongs to it: a folded model without its statistics cannot be undone.
         if let Some(stats) = &job.keep_stats {
             plan.sites.clone_from(&report.sites);
-            files::write(stats, job.force, &plan.kept_stats(&model)?)?;
+            files::write(stats, job.force, &plan.kept_stats(model)?)?;
             report.kept_stats = Some(stats.display().to_string());
         }
         report.output = Some(write(&plan, output, job, progress)?);

@@ -22,14 +22,7 @@ pub fn profiles(input: &Path, output: Option<&Path>, sites: &[Site]) -> Result<V
     let before = Weights::open(input)?;
     let after = output.map(Weights::open).transpose()?;
     let model = &before.model;
-    let context = Context {
-        model,
-        types: &before.types,
-        assume_constant: true,
-        may_add_nodes: false,
-        through_branches: false,
-        per_channel_scales: false,
-    };
+    let context = Context::new(model, &before.types, true);
     let mut profiles = Vec::new();
     for (node, site) in batch_norms(model)?.into_iter().zip(sites) {
         // Another model than the one that the sites are of says nothing about them.

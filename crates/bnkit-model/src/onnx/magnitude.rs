@@ -22,7 +22,8 @@ pub struct Magnitude {
 /// The bytes that a thread takes at a time.
 const PIECE: u64 = 1 << 20;
 
-const INFINITY: u32 = 0x7f80_0000;
+/// Infinity as bits; those of NaN without the sign are larger.
+pub(super) const INFINITY: u32 = 0x7f80_0000;
 
 impl Magnitude {
     const NONE: Self = Self {

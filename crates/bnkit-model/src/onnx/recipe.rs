@@ -17,6 +17,9 @@ pub struct Recipe {
     pub base: Base,
     /// Factors, applied one after the other.
     pub scales: Vec<Scale>,
+    /// Whether all elements must be finite once they are rounded. Nobody looks before they are written, and saving fails with
+    /// [`Error::NotFinite`] if one is not.
+    pub must_be_finite: bool,
 }
 
 /// The start of a recipe.
@@ -39,12 +42,31 @@ pub struct Scale {
 }
 
 impl Recipe {
+    fn new(base: Base) -> Self {
+        Self {
+            base,
+            scales: Vec::new(),
+            must_be_finite: false,
+        }
+    }
+
     /// Plain values.
     pub fn values(values: Vec<f64>) -> Self {
-        Self {
-            base: Base::Values(values.into()),
-            scales: Vec::new(),
+        Self::new(Base::Values(values.into()))
+    }
+
+    /// What `tensor` holds: its own recipe if it is computed.
+    pub fn of(tensor: &TensorDef) -> Self {
+        match &tensor.payload {
+            Payload::Computed(recipe) => Self::clone(recipe),
+            _ => Self::new(Base::Stored(Arc::new(tensor.clone()))),
         }
+    }
+
+    /// The same, times `scales` too.
+    pub fn times(mut self, scales: impl IntoIterator<Item = Scale>) -> Self {
+        self.scales.extend(scales);
+        self
     }
 
     /// Checks that the recipe makes `count` elements.
@@ -168,19 +190,16 @@ mod tests {
     #[test]
     fn factors_follow_their_axis() {
         // shape (2, 3, 2): one factor along axis 1, then one along axis 0.
-        let recipe = Recipe {
-            base: Base::Values(Arc::new([])),
-            scales: vec![
-                Scale {
-                    inner: 2,
-                    factors: Arc::new([1.0, 10.0, 100.0]),
-                },
-                Scale {
-                    inner: 6,
-                    factors: Arc::new([1.0, -1.0]),
-                },
-            ],
-        };
+        let recipe = Recipe::values(Vec::new()).times([
+            Scale {
+                inner: 2,
+                factors: Arc::new([1.0, 10.0, 100.0]),
+            },
+            Scale {
+                inner: 6,
+                factors: Arc::new([1.0, -1.0]),
+            },
+        ]);
         let mut values: Vec<f64> = (1..=12).map(f64::from).collect();
         recipe.scale(0, &mut values);
         let expected = [
@@ -201,7 +220,7 @@ mod tests {
                 .map(|index| 1.0 / (index + 3) as f64)
                 .collect::<Arc<[f64]>>()
         };
-        let scales = vec![
+        let long = Recipe::values(Vec::new()).times([
             Scale {
                 inner: 448,
                 factors: factors(5),
@@ -210,11 +229,7 @@ mod tests {
                 inner: 64,
                 factors: factors(7),
             },
-        ];
-        let long = Recipe {
-            base: Base::Values(Arc::new([])),
-            scales,
-        };
+        ]);
         let mut short = long.clone();
         short.scales.push(Scale {
             inner: 1,

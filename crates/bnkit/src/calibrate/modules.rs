@@ -74,14 +74,7 @@ impl Module {
 pub(crate) fn survey(model: &Model, selection: &Selection) -> Result<Vec<Module>> {
     let choice = Choice::new(&selection.only, &selection.skip)?;
     let types = Types::derive(model);
-    let context = Context {
-        model,
-        types: &types,
-        assume_constant: selection.assume_constant,
-        may_add_nodes: false,
-        through_branches: false,
-        per_channel_scales: false,
-    };
+    let context = Context::new(model, &types, selection.assume_constant);
     let calls = calls::outputs(model);
     let mut modules: Vec<Module> = Vec::new();
     let mut places: HashMap<[ValueId; 4], usize> = HashMap::new();

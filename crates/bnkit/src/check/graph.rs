@@ -54,14 +54,7 @@ impl Graph {
 
     /// What rules may ask about the graph. A default that a caller may override is looked at as well.
     pub(super) fn context(&self) -> Context<'_> {
-        Context {
-            model: &self.model,
-            types: &self.types,
-            assume_constant: true,
-            may_add_nodes: false,
-            through_branches: false,
-            per_channel_scales: false,
-        }
+        Context::new(&self.model, &self.types, true)
     }
 
     /// The BatchNorms, in the order of the plan's sites.

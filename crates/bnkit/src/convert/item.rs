@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bnkit_model::DType;
-use bnkit_model::onnx::{Base, Model, Payload, Recipe, TensorDef};
+use bnkit_model::onnx::{Model, Payload, Recipe, TensorDef};
 use bnkit_model::safetensors::{self, NewTensor, StateDict, dtype_of, of_dtype};
 
 use super::report::Rounding;
@@ -118,9 +118,6 @@ fn rounded(tensor: TensorDef, to: DType) -> TensorDef {
 pub(super) fn recipe(tensor: TensorDef) -> Arc<Recipe> {
     match &tensor.payload {
         Payload::Computed(recipe) => recipe.clone(),
-        _ => Arc::new(Recipe {
-            base: Base::Stored(Arc::new(tensor)),
-            scales: Vec::new(),
-        }),
+        _ => Arc::new(Recipe::of(&tensor)),
     }
 }

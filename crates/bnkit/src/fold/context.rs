@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bnkit_model::onnx::{
-    AttributeValue, Base, Constants, Dense, Edit, Model, NewTensor, NodeId, NotConstant, Operand,
-    Origin, Payload, Recipe, Scale, ScopeId, TensorDef, Types, ValueId,
+    AttributeValue, Constants, Dense, Edit, Model, NewTensor, NodeId, NotConstant, Operand, Origin,
+    Recipe, Scale, ScopeId, TensorDef, Types, ValueId,
 };
 use bnkit_model::{DType, Error};
 
 use super::absorb::require_foldable;
+use super::unseen::Unseen;
 use crate::affine::Affine;
 use crate::refusal::{Answer, Stop, refuse};
 use crate::report::Refusal;
@@ -28,9 +29,24 @@ pub(crate) struct Context<'m> {
     pub through_branches: bool,
     /// Whether a weight with one quantisation scale may get one for each channel.
     pub per_channel_scales: bool,
+    /// Where scaled weights are noted that nobody has looked at; if absent, they are looked at at once.
+    pub unseen: Option<&'m Unseen>,
 }
 
 impl<'m> Context<'m> {
+    /// What rules may ask where nothing is folded.
+    pub(crate) fn new(model: &'m Model, types: &'m Types, assume_constant: bool) -> Self {
+        Self {
+            model,
+            types,
+            assume_constant,
+            may_add_nodes: false,
+            through_branches: false,
+            per_channel_scales: false,
+            unseen: None,
+        }
+    }
+
     /// What is constant.
     pub(crate) fn constants(&self) -> Constants<'m> {
         Constants::new(self.model, self.types, self.assume_constant)
@@ -225,24 +241,22 @@ impl<'m> Context<'m> {
                 false => refuse("range", "the weight has NaN or infinite elements"),
             };
         }
-        let mut recipe = match &tensor.payload {
-            Payload::Computed(recipe) => Recipe::clone(recipe),
-            _ => Recipe {
-                base: Base::Stored(Arc::new(tensor.clone())),
-                scales: Vec::new(),
-            },
-        };
         let factors: Arc<[f64]> = factors.into();
-        recipe.scales.push(Scale {
+        let mut recipe = Recipe::of(tensor).times([Scale {
             inner,
             factors: factors.clone(),
-        });
+        }]);
+        let unseen = self.unseen.filter(|_| tensor.dtype == DType::F32);
+        recipe.must_be_finite = unseen.is_some();
         let new = NewTensor {
             dtype: tensor.dtype,
             dims: tensor.dims.clone(),
             recipe: Arc::new(recipe),
         };
-        self.check_range(&new)?;
+        match unseen {
+            Some(unseen) => unseen.note(&new),
+            None => require_range(self.model, &new)?,
+        }
         if tensor.dtype == DType::F16 {
             self.check_precision(&new, inner, factors)?;
         }
@@ -261,32 +275,8 @@ impl<'m> Context<'m> {
             dims,
             recipe: Arc::new(Recipe::values(values)),
         };
-        self.check_range(&new)?;
+        require_range(self.model, &new)?;
         Ok(new)
-    }
-
-    /// Refuses tensors with elements that their type cannot hold.
-    fn check_range(&self, tensor: &NewTensor) -> Answer<()> {
-        let magnitude = self.model.magnitude(&tensor.clone().into_def())?;
-        let limit = tensor.dtype.max_finite().unwrap_or(0.0);
-        if !magnitude.finite {
-            return refuse(
-                "range",
-                "a constant that would change has NaN or infinite elements",
-            );
-        }
-        if tensor.dtype.round(magnitude.max_abs) > limit {
-            return Err(Refusal::new(
-                "range",
-                format!(
-                    "a folded constant reaches {:.3e}, {} ends at {limit:.3e}",
-                    magnitude.max_abs, tensor.dtype
-                ),
-            )
-            .with("max_abs", magnitude.max_abs)
-            .into());
-        }
-        Ok(())
     }
 
     /// Refuses weights that a scale moves into the subnormal numbers of float16, where they lose their digits: the
@@ -417,6 +407,30 @@ impl<'m> Context<'m> {
             Some(_) => Ok(affine.clone()),
         }
     }
+}
+
+/// Refuses tensors with elements that their type cannot hold.
+pub(super) fn require_range(model: &Model, tensor: &NewTensor) -> Answer<()> {
+    let magnitude = model.magnitude(&tensor.clone().into_def())?;
+    let limit = tensor.dtype.max_finite().unwrap_or(0.0);
+    if !magnitude.finite {
+        return refuse(
+            "range",
+            "a constant that would change has NaN or infinite elements",
+        );
+    }
+    if tensor.dtype.round(magnitude.max_abs) > limit {
+        return Err(Refusal::new(
+            "range",
+            format!(
+                "a folded constant reaches {:.3e}, {} ends at {limit:.3e}",
+                magnitude.max_abs, tensor.dtype
+            ),
+        )
+        .with("max_abs", magnitude.max_abs)
+        .into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -191,14 +191,11 @@ impl Merger {
         loop {
             let mut refusals = Vec::new();
             let ground = Ground {
-                context: Context {
-                    model: setting.model,
-                    types: setting.types,
-                    assume_constant: setting.options.assume_constant,
-                    may_add_nodes: false,
-                    through_branches: false,
-                    per_channel_scales: false,
-                },
+                context: Context::new(
+                    setting.model,
+                    setting.types,
+                    setting.options.assume_constant,
+                ),
                 sites: setting.sites,
                 site_of: setting.site_of,
                 left_out: setting.left_out,

@@ -14,6 +14,7 @@ use bnkit_model::onnx::{Edit, Model, NodeId, Types};
 
 use super::context::Context;
 use super::merge::{Merger, Setting};
+use super::unseen::Unseen;
 use crate::chain::Chains;
 use crate::clean::Cleaner;
 use crate::report::{
@@ -134,9 +135,30 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan> {
 /// # Errors
 /// As [`plan`].
 pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>) -> Result<Plan> {
-    let left_out = &(left_out | &options.left_alone);
+    let left_out = left_out | &options.left_alone;
+    plan_noting(model, options, &left_out, None)
+}
+
+/// As [`plan`], but leaves looking at scaled weights to saving, which fails with
+/// [`NotFinite`](bnkit_model::Error::NotFinite) if one is bad: then [`plan`] must decide. `None` if it must anyway.
+///
+/// # Errors
+/// As [`plan`].
+pub(crate) fn plan_unseen(model: &Model, options: &Options) -> Result<Option<Plan>> {
+    let unseen = Unseen::default();
+    let plan = plan_noting(model, options, &options.left_alone, Some(&unseen))?;
+    Ok(unseen.are_good(plan.apply())?.then_some(plan))
+}
+
+fn plan_noting(
+    model: &Model,
+    options: &Options,
+    left_out: &HashSet<NodeId>,
+    unseen: Option<&Unseen>,
+) -> Result<Plan> {
     let order = graph_order(model)?;
     let (mut planner, mut cleaner) = prepare(model, options, left_out, &order)?;
+    planner.unseen = unseen;
     planner.chains = Chains::survey(&planner.context(false), model, &order);
     let batch_norms: Vec<NodeId> = planner.sites.iter().map(|&(node, _)| node).collect();
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
@@ -236,6 +258,7 @@ fn prepare<'p>(
         errors: Vec::new(),
         affines_folded: 0,
         chains: Chains::default(),
+        unseen: None,
     };
     for &node in order {
         if !is_batch_norm(model, node) {
@@ -270,17 +293,17 @@ struct Planner<'p> {
     errors: Vec<Finding>,
     affines_folded: usize,
     chains: Chains,
+    unseen: Option<&'p Unseen>,
 }
 
 impl Planner<'_> {
     fn context(&self, may_add_nodes: bool) -> Context<'_> {
         Context {
-            model: &self.model,
-            types: &self.types,
-            assume_constant: self.options.assume_constant,
             may_add_nodes,
             through_branches: self.options.through_branches,
             per_channel_scales: self.options.per_channel_scales,
+            unseen: self.unseen,
+            ..Context::new(&self.model, &self.types, self.options.assume_constant)
         }
     }
 

@@ -14,8 +14,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bnkit_model::onnx::{
-    AttributeValue, Base, Constants, Edit, Model, NewTensor, NodeId, Origin, Recipe, TensorDef,
-    Types, ValueId,
+    AttributeValue, Constants, Edit, Model, NewTensor, NodeId, Origin, Recipe, TensorDef, Types,
+    ValueId,
 };
 use bnkit_model::safetensors::{StateDict, Tensor, dtype_of};
 use bnkit_model::{DType, Error as ModelError, tensor};
@@ -333,14 +333,10 @@ fn borrow(dict: &StateDict, tensor: &Tensor, value: ValueId, own: TensorDef) -> 
     match dtype_of(tensor.dtype) {
         Some(stored) if stored != own.dtype => {
             let base = TensorDef::borrowed(stored, tensor.shape.clone(), elements);
-            let recipe = Recipe {
-                base: Base::Stored(Arc::new(base)),
-                scales: Vec::new(),
-            };
             let tensor = NewTensor {
                 dtype: own.dtype,
                 dims: own.dims,
-                recipe: Arc::new(recipe),
+                recipe: Arc::new(Recipe::of(&base)),
             };
             Edit::SetConstant { value, tensor }
         }

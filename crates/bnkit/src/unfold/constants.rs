@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bnkit_model::Tensor;
-use bnkit_model::onnx::{Base, NewTensor, Payload, Recipe, Scale, TensorDef};
+use bnkit_model::onnx::{NewTensor, Payload, Recipe, Scale, TensorDef};
 
 use super::record::{Constant, Content, Kept};
 use super::restore::Restorer;
@@ -83,10 +83,7 @@ impl Restorer<'_> {
                 inner,
                 factors: factors.iter().map(|factor| 1.0 / factor).collect(),
             });
-            return Ok(Recipe {
-                base: Base::Stored(Arc::new(folded.clone())),
-                scales: scales.collect(),
-            });
+            return Ok(Recipe::of(folded).times(scales));
         };
         let (channels, tensor) = kept;
         let elements = match tensor {

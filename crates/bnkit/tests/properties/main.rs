@@ -8,6 +8,7 @@ mod constants;
 mod net;
 mod steps;
 mod tape;
+mod unseen;
 
 use std::collections::{HashMap, HashSet};
 
@@ -390,20 +391,24 @@ fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-#[test]
-fn generated_models_keep_their_meaning() {
-    let config = Config {
-        cases: from_env("BNKIT_CASES").unwrap_or(1500) as u32,
+/// So many models, unless the environment wants others.
+fn config(cases: u64) -> Config {
+    Config {
+        cases: from_env("BNKIT_CASES").unwrap_or(cases) as u32,
         rng_seed: RngSeed::Fixed(from_env("BNKIT_SEED").unwrap_or(1)),
         failure_persistence: None,
         max_shrink_iters: 3000,
         ..Config::default()
-    };
+    }
+}
+
+#[test]
+fn generated_models_keep_their_meaning() {
     let dump = std::env::var_os("BNKIT_DUMP").map(std::path::PathBuf::from);
     let mut written = 0;
     let mut census: HashMap<&'static str, usize> = HashMap::new();
     let count = std::cell::RefCell::new((&mut written, &mut census));
-    let outcome = TestRunner::new(config).run(&recipes(9), |recipe| {
+    let outcome = TestRunner::new(config(1500)).run(&recipes(9), |recipe| {
         let (model, shapes) = steps::build(&recipe);
         let case = Case::new(&model, shapes).map_err(TestCaseError::fail)?;
         let (written, census) = &mut *count.borrow_mut();

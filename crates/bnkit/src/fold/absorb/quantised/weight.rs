@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bnkit_model::onnx::{Base, Edit, NewTensor, NodeId, Payload, Recipe, Scale, TensorDef};
+use bnkit_model::onnx::{Edit, NewTensor, NodeId, Recipe, Scale, TensorDef};
 
 use super::{Quantised, find, limits, put_scales, require_divisors, rescaled};
 use crate::fold::context::Context;
@@ -132,18 +132,10 @@ fn flipped(
         .into());
     }
     let recipe = if plain {
-        let mut recipe = match &codes.payload {
-            Payload::Computed(recipe) => Recipe::clone(recipe),
-            _ => Recipe {
-                base: Base::Stored(Arc::new(codes.clone())),
-                scales: Vec::new(),
-            },
-        };
-        recipe.scales.push(Scale {
+        Recipe::of(codes).times([Scale {
             inner,
             factors: (0..size).map(|index| factor(index).signum()).collect(),
-        });
-        recipe
+        }])
     } else {
         Recipe::values(new)
     };
