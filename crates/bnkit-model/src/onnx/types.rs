@@ -19,6 +19,7 @@
 //! | `contents` | shape arithmetic with symbols |
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::model::*;
 use super::name::Name;
@@ -46,14 +47,23 @@ const MAX_DEPTH: usize = 64;
 /// Derived element types and shapes, by value. Values that are newer than the table are unknown to it.
 #[derive(Debug, Clone, Default)]
 pub struct Types {
-    facts: Vec<Fact>,
+    facts: Vec<Known>,
+    /// Every shape of `facts`, in one copy: most values of a network have one of a few.
+    shapes: HashSet<Arc<[Dim]>>,
     /// Small integer tensors, by their elements, as far as these are known.
     contents: HashMap<ValueId, Vec<Item>>,
     /// Local functions that hide an operator of ONNX's own.
     hidden: HashSet<Name>,
 }
 
-/// What is known of one value.
+/// What is known of one value, as it is kept.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    dtype: Option<DType>,
+    dims: Option<Arc<[Dim]>>,
+}
+
+/// What is known of one value, as rules find it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Fact {
     dtype: Option<DType>,
@@ -110,12 +120,14 @@ impl Types {
             _ => None,
         });
         let mut types = Self {
-            facts: vec![Fact::default(); model.value_count()],
+            facts: vec![Known::default(); model.value_count()],
+            shapes: HashSet::new(),
             contents: HashMap::new(),
             hidden: hidden.collect(),
         };
         for index in 0..model.value_count() {
-            types.facts[index] = types.leaf(model, model.value(ValueId::new(index)));
+            let value = ValueId::new(index);
+            types.learn(value, types.leaf(model, model.value(value)));
         }
         types.scope(model, model.main(), 0);
         for (id, scope) in model.scopes() {
@@ -160,6 +172,25 @@ impl Types {
         self.contents.get(&value)?.iter().map(known).collect()
     }
 
+    fn learn(&mut self, value: ValueId, Fact { dtype, dims }: Fact) {
+        let dims = dims.map(|dims| match self.shapes.get(dims.as_slice()) {
+            Some(shape) => shape.clone(),
+            None => {
+                let shape: Arc<[Dim]> = dims.into();
+                self.shapes.insert(shape.clone());
+                shape
+            }
+        });
+        self.facts[value.index()] = Known { dtype, dims };
+    }
+
+    fn fact(&self, value: ValueId) -> Fact {
+        Fact {
+            dtype: self.dtype(value),
+            dims: self.dims(value).map(<[Dim]>::to_vec),
+        }
+    }
+
     fn leaf(&self, model: &Model, value: &Value) -> Fact {
         match (value.origin, &value.tensor) {
             (Origin::Initializer, Some(tensor)) => Fact::of_tensor(tensor),
@@ -198,12 +229,12 @@ impl Types {
             };
             for (slot, fact) in facts.into_iter().enumerate() {
                 if let Some(output) = node.output(slot) {
-                    self.facts[output.index()] = fact;
+                    self.learn(output, fact);
                 }
             }
             if let Some(output) = node.output(0) {
-                let fact = &self.facts[output.index()];
-                let items = contents::of(&at::At::new(model, self, node, opset), fact);
+                let known = &self.facts[output.index()];
+                let items = contents::of(&at::At::new(model, self, node, opset), known);
                 self.contents.extend(items.map(|items| (output, items)));
             }
         }
@@ -216,8 +247,9 @@ impl Types {
         if a.len() != b.len() {
             return Vec::new();
         }
-        let fact = |value: &ValueId| self.facts[value.index()].clone();
         let pairs = a.iter().zip(b);
-        pairs.map(|(a, b)| fact(a).either(&fact(b))).collect()
+        pairs
+            .map(|(&a, &b)| self.fact(a).either(&self.fact(b)))
+            .collect()
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::Fact;
+use super::Known;
 use super::at::{At, to_items};
 use super::axes::{axis, cut, selected};
 use crate::DType;
@@ -45,10 +45,10 @@ pub(super) fn item(dim: &Dim) -> Item {
     }
 }
 
-/// The elements of the node's first output, of which `fact` is known; `None` if nothing is known of them.
-pub(super) fn of(at: &At<'_>, fact: &Fact) -> Option<Vec<Item>> {
-    let is_vector = fact.dims.as_ref().is_some_and(|dims| dims.len() <= 1);
-    if !is_vector || !matches!(fact.dtype, Some(DType::I32 | DType::I64)) {
+/// The elements of the node's first output, of which this is known; `None` if nothing is known of them.
+pub(super) fn of(at: &At<'_>, known: &Known) -> Option<Vec<Item>> {
+    let is_vector = known.dims.as_ref().is_some_and(|dims| dims.len() <= 1);
+    if !is_vector || !matches!(known.dtype, Some(DType::I32 | DType::I64)) {
         return None;
     }
     let items = match at.node.op_type.as_str() {
@@ -58,11 +58,11 @@ pub(super) fn of(at: &At<'_>, fact: &Fact) -> Option<Vec<Item>> {
         }
         "Identity" if at.node.inputs.len() > 1 => return None,
         "Identity" | "Squeeze" | "Unsqueeze" | "Reshape" => at.items(0)?,
-        "Cast" => cast(at, fact)?,
+        "Cast" => cast(at, known)?,
         "Concat" => concat(at)?,
         "Gather" => gather(at)?,
         "Slice" => slice(at)?,
-        "Add" | "Sub" | "Mul" | "Div" if at.opset >= 7 => arithmetic(at, fact)?,
+        "Add" | "Sub" | "Mul" | "Div" if at.opset >= 7 => arithmetic(at, known)?,
         _ => return None,
     };
     let told = items.iter().any(|item| *item != Item::Unknown);
@@ -73,12 +73,12 @@ fn fits(dtype: Option<DType>, value: i64) -> bool {
     dtype == Some(DType::I64) || i32::try_from(value).is_ok()
 }
 
-fn cast(at: &At<'_>, fact: &Fact) -> Option<Vec<Item>> {
+fn cast(at: &At<'_>, known: &Known) -> Option<Vec<Item>> {
     let items = at.items(0)?;
     let fit = items
         .iter()
         .filter_map(Item::int)
-        .all(|value| fits(fact.dtype, value));
+        .all(|value| fits(known.dtype, value));
     fit.then_some(items)
 }
 
@@ -127,7 +127,7 @@ fn slice(at: &At<'_>) -> Option<Vec<Item>> {
     each.map(|index| items.get(index?).cloned()).collect()
 }
 
-fn arithmetic(at: &At<'_>, fact: &Fact) -> Option<Vec<Item>> {
+fn arithmetic(at: &At<'_>, known: &Known) -> Option<Vec<Item>> {
     let (a, b) = (at.items(0)?, at.items(1)?);
     let length = match (a.len(), b.len()) {
         (x, y) if x == y => x,
@@ -140,7 +140,7 @@ fn arithmetic(at: &At<'_>, fact: &Fact) -> Option<Vec<Item>> {
     let op = at.node.op_type.as_str();
     let each = (0..length).map(|index| combine(op, pick(&a, index), pick(&b, index)));
     let checked = each.map(|item| match item.int() {
-        Some(value) if !fits(fact.dtype, value) => Item::Unknown,
+        Some(value) if !fits(known.dtype, value) => Item::Unknown,
         _ => item,
     });
     Some(checked.collect())
