@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::edit::{Edit, NewTensor, Operand};
 use super::model::*;
-use super::name::Name;
 use super::uses::Use;
 use crate::{Error, Result};
 
@@ -137,14 +136,9 @@ impl Model {
     pub(super) fn operand(&self, scope: ScopeId, operand: &Operand) -> Result<ValueId> {
         match operand {
             Operand::Value(value) => Ok(*value),
-            Operand::New(name) => self
-                .scope(scope)
-                .names
-                .get(name.as_str())
-                .copied()
-                .ok_or_else(|| {
-                    Error::invalid(format!("an edit reads \"{name}\", which no edit made"))
-                }),
+            Operand::New(name) => self.meaning(scope, name).ok_or_else(|| {
+                Error::invalid(format!("an edit reads \"{name}\", which no edit made"))
+            }),
         }
     }
 
@@ -156,11 +150,10 @@ impl Model {
         tensor: Option<TensorDef>,
     ) -> ValueId {
         let id = ValueId::new(self.values.len());
-        let name = Name::from(name);
-        self.bind(scope, name.clone(), id);
-        let mut value = Value::new(scope, name, origin);
+        let mut value = Value::new(scope, name.into(), origin);
         value.tensor = tensor.map(Arc::new);
         push_tight(&mut self.values, value);
+        self.bind(id);
         id
     }
 
@@ -188,10 +181,8 @@ impl Model {
         let origin = Origin::Node(node, slot);
         let id = match value {
             Operand::Value(id) => {
-                let value = &mut self.values[id.index()];
-                if value.origin == Origin::Removed {
-                    let name = value.name.clone();
-                    self.bind(scope, name, *id);
+                if self.value(*id).origin == Origin::Removed {
+                    self.bind(*id);
                 }
                 self.values[id.index()].origin = origin;
                 *id
@@ -256,12 +247,11 @@ impl Model {
                 self.touch(node).attributes = vec![Attribute::constant(tensor)];
                 return;
             }
-            let name = self.value(id).name.clone();
             self.remove_node(node);
             let value = &mut self.values[id.index()];
             value.origin = Origin::Initializer;
             value.tensor = Some(tensor.into());
-            self.bind(scope, name, id);
+            self.bind(id);
             self.enlist(scope, id);
             return;
         }
@@ -302,10 +292,10 @@ impl Model {
         let is_input = self.ir_version < 4 && self.scope(scope).kind == ScopeKind::Main;
         let scope = &mut self.scopes[scope.index()];
         scope.initializers.push(id);
-        push_tight(&mut scope.items, Item::added(ItemKind::Initializer(id)));
+        scope.added.push(Item::added(ItemKind::Initializer(id)));
         if is_input {
             scope.inputs.push(id);
-            push_tight(&mut scope.items, Item::added(ItemKind::Input(id)));
+            scope.added.push(Item::added(ItemKind::Input(id)));
             self.values[id.index()].origin = Origin::Input;
         }
     }
@@ -360,7 +350,7 @@ impl Model {
             let (old, new) = (Use::Output(scope, slot + 1), Use::Output(scope, slot));
             self.values[moved.index()].uses.replace(old, new);
         }
-        let items = &mut self.scopes[scope.index()].items;
+        let items = Arc::make_mut(&mut self.scopes[scope.index()].items);
         let outputs = items
             .iter()
             .enumerate()

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `model` | the arenas: scopes, nodes, values, tensors, and their ids |
 //! | `name` | names, in one copy each |
+//! | `meanings` | what the names of a scope mean |
 //! | `uses` | who reads a value |
 //! | `order` | the order of nodes |
 //! | `view` | looking at them |
@@ -30,6 +31,7 @@ mod insert;
 mod layout;
 mod load;
 mod magnitude;
+mod meanings;
 mod model;
 mod name;
 mod order;

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::external::ExternalFiles;
+use super::meanings::Meanings;
 use super::name::Name;
 use super::order::{Ends, Neighbours};
 use super::recipe::Recipe;
@@ -117,11 +118,12 @@ pub struct Scope {
     pub initializers: Vec<ValueId>,
     /// Operator sets: domain ("" for ONNX's own) and version.
     pub opsets: Arc<Vec<(String, i64)>>,
-    pub(crate) names: HashMap<Name, ValueId>,
+    pub(crate) names: Meanings,
     pub(crate) ends: Ends,
-    /// The fields of the file, and initializers and inputs that edits added. Nodes of edits, and their places, are not here; what an
-    /// edit removed still is.
-    pub(crate) items: Vec<Item>,
+    /// The fields of the file, also of what edits removed; copies of a model share them.
+    pub(crate) items: Arc<Vec<Item>>,
+    /// Initializers and inputs that edits added. (Nodes of edits stand among the others, by `neighbours`.)
+    pub(crate) added: Vec<Item>,
     /// Values whose declaration in the file, as an input or by a `value_info`, holds no longer.
     pub(crate) outdated: HashSet<ValueId>,
     pub(crate) dirty: bool,

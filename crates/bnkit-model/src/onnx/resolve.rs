@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use super::model::{
     AttributeValue, Model, NameTable, NodeId, Origin, ScopeId, ScopeKind, Value, ValueId,
 };
-use super::name::Name;
 use super::uses::Use;
 use crate::{Error, Result};
 
@@ -14,7 +13,7 @@ pub(crate) fn lookup(model: &Model, scope: ScopeId, name: &str) -> Option<ValueI
     let mut scope = Some(scope);
     while let Some(id) = scope {
         let current = model.scope(id);
-        if let Some(&value) = current.names.get(name) {
+        if let Some(value) = current.names.get(name, &model.values) {
             return Some(value);
         }
         scope = current.parent;
@@ -34,7 +33,7 @@ pub(crate) fn lookup_from(
     let mut later = None;
     loop {
         let current = model.scope(scope);
-        if let Some(&value) = current.names.get(name) {
+        if let Some(value) = current.names.get(name, &model.values) {
             // The ids of a scope's nodes follow their order in the file.
             match (model.value(value).origin, reader) {
                 (Origin::Node(node, _), Some(reader)) if node >= reader => {
@@ -59,7 +58,7 @@ impl Model {
     /// Whether no body inside the scope of `value` has a value of the same name, which would hide it there.
     pub fn is_unique_name(&self, value: ValueId) -> bool {
         let Value { scope, name, .. } = self.value(value);
-        let in_main = u32::from(self.scope(self.main()).names.contains_key(name));
+        let in_main = u32::from(self.meaning(self.main(), name).is_some());
         if in_main + self.inner_names.get(name).copied().unwrap_or(0) <= 1 {
             return true;
         }
@@ -90,9 +89,9 @@ impl Model {
 
     /// A name that no value of the model has: `wanted`, or `wanted` with a number.
     pub fn fresh_name(&self, wanted: &str) -> String {
-        let main = &self.scope(self.main()).names;
+        let main = self.main();
         fresh(wanted, |name| {
-            main.contains_key(name) || self.inner_names.contains_key(name)
+            self.meaning(main, name).is_some() || self.inner_names.contains_key(name)
         })
     }
 
@@ -108,22 +107,25 @@ impl Model {
         fresh(wanted, |name| taken.contains_key(name))
     }
 
-    /// From now on `name` means `id` in `scope`. What it meant before, if anything.
-    pub(super) fn bind(&mut self, scope: ScopeId, name: Name, id: ValueId) -> Option<ValueId> {
-        if scope != self.main() {
+    /// The value of this name that `scope` itself defines.
+    pub(super) fn meaning(&self, scope: ScopeId, name: &str) -> Option<ValueId> {
+        self.scope(scope).names.get(name, &self.values)
+    }
+
+    /// From now on the name of `id` means `id` in its scope. What it meant before, if anything.
+    pub(super) fn bind(&mut self, id: ValueId) -> Option<ValueId> {
+        let Value { scope, name, .. } = &self.values[id.index()];
+        if *scope != self.main() {
             *self.inner_names.entry(name.clone()).or_default() += 1;
         }
-        self.scopes[scope.index()].names.insert(name, id)
+        self.scopes[scope.index()].names.insert(id, &self.values)
     }
 
     /// The name of a value that is gone means nothing in its scope any more, or already another value.
     pub(super) fn unbind(&mut self, id: ValueId) {
         let main = self.main();
         let Value { scope, name, .. } = &self.values[id.index()];
-        let names = &mut self.scopes[scope.index()].names;
-        if names.get(name) == Some(&id) {
-            names.remove(name);
-        }
+        self.scopes[scope.index()].names.remove(id, &self.values);
         if *scope != main {
             free(&mut self.inner_names, name);
         }
@@ -167,33 +169,25 @@ impl Model {
         let nodes: Vec<NodeId> = self.nodes_of(scope).collect();
         let position: HashMap<NodeId, usize> =
             nodes.iter().enumerate().map(|(at, &id)| (id, at)).collect();
-        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
-        let mut waiting = vec![0usize; nodes.len()];
-        let mut sorted = true;
-        for (at, &id) in nodes.iter().enumerate() {
-            for value in self.node(id).outputs.iter().flatten() {
-                for user in &self.value(*value).uses {
-                    let Some(reader) = self.enclosing(*user, scope) else {
-                        continue;
-                    };
-                    let Some(&reader) = position.get(&reader) else {
-                        continue;
-                    };
-                    sorted &= reader > at;
-                    readers[at].push(reader);
-                    waiting[reader] += 1;
-                }
-            }
-        }
-        if sorted {
+        let readers = |at: usize| {
+            let outputs = self.node(nodes[at]).outputs.iter().flatten();
+            outputs
+                .flat_map(|&value| &self.value(value).uses)
+                .filter_map(|&user| position.get(&self.enclosing(user, scope)?).copied())
+        };
+        if (0..nodes.len()).all(|at| readers(at).all(|reader| reader > at)) {
             return Ok(nodes);
+        }
+        let mut waiting = vec![0usize; nodes.len()];
+        for reader in (0..nodes.len()).flat_map(readers) {
+            waiting[reader] += 1;
         }
         let mut ready: std::collections::BTreeSet<usize> =
             (0..nodes.len()).filter(|&at| waiting[at] == 0).collect();
         let mut order = Vec::with_capacity(nodes.len());
         while let Some(at) = ready.pop_first() {
             order.push(nodes[at]);
-            for &reader in &readers[at] {
+            for reader in readers(at) {
                 waiting[reader] -= 1;
                 if waiting[reader] == 0 {
                     ready.insert(reader);

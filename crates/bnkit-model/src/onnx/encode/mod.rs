@@ -143,7 +143,7 @@ impl<'m> Encoder<'m> {
         let mut out = Segments::default();
         let number = if function { 7 } else { 1 };
         let mut next = scope.ends.first;
-        for item in &scope.items {
+        for item in scope.items.iter().chain(&scope.added) {
             let (number, replaced) = match &item.kind {
                 // An edit removed it, or declares it anew.
                 ItemKind::Node(node) if !self.model.node(*node).alive => continue,

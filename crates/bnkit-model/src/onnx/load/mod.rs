@@ -10,12 +10,13 @@ mod tensor;
 
 pub(super) use tensor::tensor;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use prost::Message;
 
+use super::meanings::Meanings;
 use super::model::*;
 use super::name::Name;
 use super::resolve;
@@ -213,9 +214,10 @@ impl Loader<'_> {
             outputs: Vec::new(),
             initializers: Vec::new(),
             opsets: opsets.clone(),
-            names: HashMap::new(),
+            names: Meanings::default(),
             ends: Default::default(),
-            items: Vec::new(),
+            items: Arc::default(),
+            added: Vec::new(),
             outdated: HashSet::new(),
             dirty: false,
         });
@@ -258,13 +260,13 @@ impl Loader<'_> {
     /// Defines `name` in `scope`; every name is defined once in its scope.
     fn define(&mut self, scope: ScopeId, name: &str, origin: Origin) -> Result<ValueId> {
         let id = ValueId::new(self.model.values.len());
-        let name = Name::from(name);
-        if self.model.bind(scope, name.clone(), id).is_some() {
+        let value = Value::new(scope, name.into(), origin);
+        self.model.values.push(value);
+        if self.model.bind(id).is_some() {
             return Err(Error::invalid(format!(
                 "the value \"{name}\" is defined twice"
             )));
         }
-        self.model.values.push(Value::new(scope, name, origin));
         Ok(id)
     }
 }

@@ -71,10 +71,7 @@ impl Loader<'_> {
         }
         for (item, span) in tensors {
             let (name, tensor) = tensor(window, span)?;
-            let existing = self.model.scopes[scope.index()]
-                .names
-                .get(name.as_str())
-                .copied();
+            let existing = self.model.meaning(scope, &name);
             let id = match existing {
                 Some(id)
                     if self.model.values[id.index()].origin == Origin::Input
@@ -95,9 +92,8 @@ impl Loader<'_> {
         }
         for (_, span) in sparse {
             let name = self.sparse_name(window, span)?;
-            let names = &self.model.scopes[scope.index()].names;
-            let is_input = |id: &ValueId| self.model.values[id.index()].origin == Origin::Input;
-            if !names.get(name.as_str()).is_some_and(is_input) {
+            let is_input = |id: ValueId| self.model.values[id.index()].origin == Origin::Input;
+            if !self.model.meaning(scope, &name).is_some_and(is_input) {
                 self.define(scope, &name, Origin::Initializer)?;
             }
         }
@@ -107,10 +103,7 @@ impl Loader<'_> {
         }
         for (item, span) in infos {
             let (name, declared) = value_info(window, span)?;
-            let id = self.model.scopes[scope.index()]
-                .names
-                .get(name.as_str())
-                .copied();
+            let id = self.model.meaning(scope, &name);
             if let Some(id) = id {
                 self.declare_type(id, declared);
             }
@@ -123,7 +116,7 @@ impl Loader<'_> {
             items[item].kind = ItemKind::Output(id);
         }
         items.shrink_to_fit();
-        self.model.scopes[scope.index()].items = items;
+        self.model.scopes[scope.index()].items = items.into();
         Ok(scope)
     }
 
@@ -193,11 +186,10 @@ impl Loader<'_> {
             self.output(scope, &name)
                 .map_err(|error| error.at(&place))?;
         }
-        let names = &self.model.scopes[scope.index()].names;
         for (item, name) in infos {
-            items[item].kind = ItemKind::ValueInfo(names.get(name.as_str()).copied());
+            items[item].kind = ItemKind::ValueInfo(self.model.meaning(scope, &name));
         }
-        self.model.scopes[scope.index()].items = items;
+        self.model.scopes[scope.index()].items = items.into();
         Ok(scope)
     }
 
