@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use bnkit_model::onnx::{Model, NodeId, Use, ValueId};
+use bnkit_model::onnx::{Model, Name, NodeId, Use, ValueId};
 
 use crate::fold::{Context, constant_affine};
 use crate::report::{AffineNode, Chain, ChainKind, Decision, Refusal};
@@ -58,7 +58,7 @@ impl Chains {
                 multiplies: matches!(node.op_type.as_str(), "Mul" | "Div"),
                 has_root: constant.is_some_and(|value| has_root(context.model, value)),
                 node: AffineNode {
-                    node: original.label(id).to_owned(),
+                    node: original.label(id).clone(),
                     decision: Decision::Kept,
                     into: Vec::new(),
                     via: Vec::new(),
@@ -96,7 +96,7 @@ impl Chains {
     pub(crate) fn folded(
         &mut self,
         id: NodeId,
-        (into, via): (Vec<String>, Vec<String>),
+        (into, via): (Vec<Name>, Vec<Name>),
         rule: Option<&'static str>,
     ) {
         if let Some(node) = self.link(id) {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bnkit_model::onnx::{
-    AttributeValue, Constants, Edit, Model, NodeId, Origin, ScopeKind, Types, Use, ValueId,
+    AttributeValue, Constants, Edit, Model, Name, NodeId, Origin, ScopeKind, Types, Use, ValueId,
 };
 
 use crate::Result;
@@ -23,9 +23,9 @@ pub(crate) struct Cleaner {
 }
 
 impl Cleaner {
-    fn note(&mut self, node: &str, action: &'static str, detail: Option<String>) {
+    fn note(&mut self, node: &Name, action: &'static str, detail: Option<String>) {
         self.done.push(Cleanup {
-            node: node.to_owned(),
+            node: node.clone(),
             action,
             detail,
         });
@@ -107,7 +107,7 @@ impl Cleaner {
             });
             return Ok(());
         };
-        let label = model.label(node).to_owned();
+        let label = model.label(node).clone();
         for value in outputs {
             let name = model.value(value).name.clone();
             // One at a time: dropping an output renumbers those behind it.
@@ -163,7 +163,7 @@ impl Cleaner {
     ) -> Result<()> {
         let context = Context::new(model, types, assume_constant);
         let mode = dropout_mode(&context, node);
-        let label = model.label(node).to_owned();
+        let label = model.label(node).clone();
         if mode == DropoutMode::Unknown {
             self.warnings.push(Warning {
                 code: "dropout-training-mode",
@@ -212,7 +212,7 @@ impl Cleaner {
             .collect();
         for node in identities {
             if let Some(edits) = bypass(model, node) {
-                let label = model.label(node).to_owned();
+                let label = model.label(node).clone();
                 model.apply(&edits)?;
                 self.note(&label, "removed", Some("Identity".to_owned()));
             }
@@ -255,7 +255,7 @@ impl Cleaner {
                     .flatten()
                     .all(|&value| model.value(value).uses.is_empty());
                 if unread && removed_nodes.insert(node) {
-                    let label = model.label(node).to_owned();
+                    let label = model.label(node).clone();
                     let operator = model.node(node).op_type.clone();
                     model.apply(&[Edit::RemoveNode { node }])?;
                     self.note(&label, "constant-dropped", Some(operator.into()));

@@ -17,7 +17,7 @@ use crate::report::{
     BatchNormInfo, DataNorm, InspectReport, OperatorCount, ParameterStats, Port, Site, Tool,
 };
 use crate::site::{Parameters, ROLES, is_batch_norm};
-use crate::{Result, hash, norms};
+use crate::{Result, hash};
 
 pub use crate::checkpoint::is_state_dict;
 pub use scan::{EqualTensors, ScanReport, ScannedTensor, scan};
@@ -40,7 +40,6 @@ pub fn inspect(path: &Path, options: &Options, with_hash: bool) -> Result<Inspec
         .zip(&plan.sites)
         .map(|(&node, site)| batch_norm(&model, &types, options, node, site))
         .collect::<Result<Vec<_>>>()?;
-    let data_norms = norms::find(&model, &types);
     let main = model.scope(model.main());
     let inputs = main
         .inputs
@@ -69,13 +68,13 @@ pub fn inspect(path: &Path, options: &Options, with_hash: bool) -> Result<Inspec
         nodes: model.nodes().count(),
         metadata: model.metadata().to_vec(),
         hints: if batch_norms.is_empty() {
-            no_batch_norm_hints(&model, &data_norms)
+            no_batch_norm_hints(&model, &plan.data_norms)
         } else {
             Vec::new()
         },
         batch_norms,
         chains: plan.chains,
-        data_norms,
+        data_norms: plan.data_norms,
         profiles: Vec::new(),
     })
 }

@@ -57,7 +57,7 @@ pub(crate) fn find(model: &Model, types: &Types) -> Vec<DataNorm> {
             None => (look.written_out(node)?, true),
         };
         Some(DataNorm {
-            node: model.label(id).to_owned(),
+            node: model.label(id).to_string(),
             kind,
             written_out,
             code: CODE,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bnkit_model::Error as ModelError;
-use bnkit_model::onnx::{Model, Payload, SaveOptions, Types};
+use bnkit_model::onnx::{Model, Payload, SaveOptions};
 
 use crate::calibrate::{Interrupt, files};
 use crate::fold::{self, Options, Plan};
@@ -11,7 +11,7 @@ use crate::report::{
     Decision, FoldReport, InputFile, OutputFile, Tool, Verdict, Verification, VerifyReport,
 };
 use crate::verify::{self, VerifyOptions};
-use crate::{Error, Result, hash, norms};
+use crate::{Error, Result, hash};
 
 /// A stage of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,29 +124,24 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     if let Some(stats) = &job.keep_stats {
         files::check_free(stats, job.force)?;
     }
-    progress.begin(Phase::Reading, None);
-    let model = Model::open(&job.input)?;
-    progress.begin(Phase::Planning, None);
     // Where nobody else wants to know the weights before they are written, the writer is the first to read them.
     if job.output.is_some()
         && job.verify.is_none()
         && job.keep_stats.is_none()
-        && let Some(report) = fold_unseen(job, &model, progress)?
+        && let Some(report) = fold_unseen(job, progress)?
     {
         return Ok(report);
     }
+    let model = open(job, progress)?;
     let plan = fold::plan(&model, &job.fold).map_err(|error| error.in_file(&job.input))?;
-    carry_out(job, &model, plan, progress)
+    carry_out(job, model, plan, progress)
 }
 
 /// Folds without looking at weights before they are written. `None` if one is bad, or if there is anything else to say than what
 /// was written: then a plan that looks must decide.
-fn fold_unseen(
-    job: &FoldJob,
-    model: &Model,
-    progress: &dyn Progress,
-) -> Result<Option<FoldReport>> {
-    let Ok(Some(plan)) = fold::plan_unseen(model, &job.fold) else {
+fn fold_unseen(job: &FoldJob, progress: &dyn Progress) -> Result<Option<FoldReport>> {
+    let model = open(job, progress)?;
+    let Ok(Some(plan)) = fold::plan_unseen(&model, &job.fold) else {
         return Ok(None);
     };
     match carry_out(job, model, plan, progress) {
@@ -155,10 +150,18 @@ fn fold_unseen(
     }
 }
 
+/// The model, about to be planned.
+fn open(job: &FoldJob, progress: &dyn Progress) -> Result<Model> {
+    progress.begin(Phase::Reading, None);
+    let model = Model::open(&job.input)?;
+    progress.begin(Phase::Planning, None);
+    Ok(model)
+}
+
 /// What follows the plan: the proof, the output, the report.
 fn carry_out(
     job: &FoldJob,
-    model: &Model,
+    model: Model,
     mut plan: Plan,
     progress: &dyn Progress,
 ) -> Result<FoldReport> {
@@ -170,7 +173,7 @@ fn carry_out(
         (Some(_), Some(options)) => {
             progress.begin(Phase::Proving, None);
             let options = options.ended_by(&job.interrupt);
-            let proof = verify::prove(model, &plan, &job.fold, &options);
+            let proof = verify::prove(&model, &plan, &job.fold, &options);
             Some(proof.map_err(|error| error.in_file(&job.input))?)
         }
     };
@@ -178,13 +181,13 @@ fn carry_out(
     let mut report = FoldReport {
         schema: "bnkit.fold/1",
         tool: Tool::default(),
-        input: describe_input(model, &job.input),
+        input: describe_input(&model, &job.input),
         summary: plan.summary.clone(),
         sites: std::mem::take(&mut plan.sites),
         merges: std::mem::take(&mut plan.merged),
         merges_refused: std::mem::take(&mut plan.merges_refused),
         chains: std::mem::take(&mut plan.chains),
-        data_norms: norms::find(model, &Types::derive(model)),
+        data_norms: std::mem::take(&mut plan.data_norms),
         cleanup: std::mem::take(&mut plan.cleanup),
         warnings: std::mem::take(&mut plan.warnings),
         errors: plan.errors.clone(),
@@ -204,9 +207,11 @@ fn carry_out(
         // Before the model, as all that belongs to it: a folded model without its statistics cannot be undone.
         if let Some(stats) = &job.keep_stats {
             plan.sites.clone_from(&report.sites);
-            files::write(stats, job.force, &plan.kept_stats(model)?)?;
+            files::write(stats, job.force, &plan.kept_stats(&model)?)?;
             report.kept_stats = Some(stats.display().to_string());
         }
+        // Of very many nodes, it is as large as all that is still needed.
+        drop(model);
         report.output = Some(write(&plan, output, job, progress)?);
     }
     if !job.hash {

@@ -26,7 +26,7 @@ pub fn profiles(input: &Path, output: Option<&Path>, sites: &[Site]) -> Result<V
     let mut profiles = Vec::new();
     for (node, site) in batch_norms(model)?.into_iter().zip(sites) {
         // Another model than the one that the sites are of says nothing about them.
-        let own = model.label(node) == site.node;
+        let own = *model.label(node) == site.node;
         let (true, Ok(parameters)) = (own, Parameters::read(&context, node)) else {
             continue;
         };
@@ -37,8 +37,8 @@ pub fn profiles(input: &Path, output: Option<&Path>, sites: &[Site]) -> Result<V
             .collect();
         let scale = parameters.gamma.iter().zip(&deviation);
         profiles.push(Profile {
-            node: site.node.clone(),
-            scope: site.scope.clone(),
+            node: site.node.to_string(),
+            scope: site.scope.to_string(),
             mean: Spread::of(parameters.mean.iter().copied()),
             effective_scale: Spread::of(scale.map(|(gamma, deviation)| gamma.abs() / deviation)),
             deviation: Spread::of(deviation.iter().copied()),
@@ -61,7 +61,7 @@ fn weights(before: &Weights, after: Option<&Weights>, site: &Site) -> Result<Vec
             found.filter(same).map(|(_, tensor)| (after, tensor))
         });
         weights.push(AbsorbingWeight {
-            node: name.clone(),
+            node: name.to_string(),
             before: before.range(&old)?,
             after: new
                 .map(|(after, tensor)| after.range(&tensor))
@@ -85,7 +85,7 @@ impl Weights {
         let types = Types::derive(&model);
         let mut nodes = HashMap::new();
         for (id, _) in model.nodes() {
-            let unique = nodes.entry(model.label(id).to_owned());
+            let unique = nodes.entry(model.label(id).to_string());
             unique.and_modify(|one| *one = None).or_insert(Some(id));
         }
         Ok(Self {

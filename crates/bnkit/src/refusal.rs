@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bnkit_model::Error as ModelError;
+use bnkit_model::onnx::Name;
 
 use crate::report::{Evidence, Refusal};
 
@@ -33,6 +34,12 @@ impl From<String> for Evidence {
 impl From<&str> for Evidence {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
+    }
+}
+
+impl From<&Name> for Evidence {
+    fn from(name: &Name) -> Self {
+        Self::Text(name.to_string())
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 mod norms;
 mod profile;
 
+use bnkit_model::onnx::Name;
 use serde::Serialize;
 
 pub use crate::state::{Binding, PairReport, StateReport};
@@ -119,14 +120,14 @@ impl std::fmt::Display for Evidence {
 #[derive(Debug, Clone, Serialize)]
 pub struct Site {
     /// The node's name (or that of its first output, if it has none).
-    pub node: String,
+    pub node: Name,
     /// For a state dict: the module whose parameters it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
     /// The value that it computes.
-    pub output: String,
+    pub output: Name,
     /// The scope it stands in: "" is the main graph, else the path of the body, or the function.
-    pub scope: String,
+    pub scope: Name,
     /// How many channels it has; 0 if its parameters are not known.
     pub channels: usize,
     /// Whether the file has it in training mode.
@@ -135,9 +136,9 @@ pub struct Site {
     pub decision: Decision,
     /// The nodes that absorbed it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub into: Vec<String>,
+    pub into: Vec<Name>,
     /// The nodes that it was moved through, nearest first.
-    pub via: Vec<String>,
+    pub via: Vec<Name>,
     /// The rule that absorbed it, as in "into-conv".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<&'static str>,
@@ -162,7 +163,7 @@ pub struct Warning {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Cleanup {
     /// The node (or constant) that it happened to.
-    pub node: String,
+    pub node: Name,
     /// "removed", "to-eval", "outputs-dropped", "constant-dropped" …
     pub action: &'static str,
     /// More about it, where there is more to say.

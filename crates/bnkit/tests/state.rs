@@ -300,7 +300,7 @@ fn the_checkpoint_gets_the_numbers_of_the_folded_model() {
             .sites
             .iter()
             .filter(|site| site.decision == Decision::Kept)
-            .map(|site| site.node.clone())
+            .map(|site| site.node.to_string())
             .collect();
         options.skip = leave;
         options.left_alone = model

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bnkit::model::onnx::Name;
 use bnkit::report::{
     AbsorbingWeight, AlgebraSummary, BatchNormInfo, Cleanup, Decision, F64Summary, FoldReport,
     InputFile, InspectReport, OperatorCount, OutputComparison, OutputFile, ParameterStats, Port,
@@ -23,13 +24,13 @@ fn input(path: &str, bytes: u64) -> InputFile {
 fn site(name: &str, rule: &'static str, into: &str) -> Site {
     Site {
         module: None,
-        node: format!("{name}/BatchNormalization"),
-        output: format!("{name}/BatchNormalization_output_0"),
-        scope: String::new(),
+        node: format!("{name}/BatchNormalization").into(),
+        output: format!("{name}/BatchNormalization_output_0").into(),
+        scope: Name::default(),
         channels: 64,
         training_mode: false,
         decision: Decision::Folded,
-        into: vec![format!("{name}/{into}")],
+        into: vec![format!("{name}/{into}").into()],
         via: Vec::new(),
         rule: Some(rule),
         refusal: None,
@@ -77,7 +78,7 @@ pub(crate) fn fold() -> FoldReport {
         chains: Vec::new(),
         data_norms: Vec::new(),
         cleanup: vec![Cleanup {
-            node: "/drop/Dropout".to_owned(),
+            node: "/drop/Dropout".into(),
             action: "removed",
             detail: None,
         }],
@@ -223,8 +224,8 @@ pub(crate) fn profiles(sites: &[Site]) -> Vec<Profile> {
         max: size,
     };
     let profile = |site: &Site| Profile {
-        node: site.node.clone(),
-        scope: site.scope.clone(),
+        node: site.node.to_string(),
+        scope: site.scope.to_string(),
         mean: spread(0.5),
         deviation: spread(1.0),
         effective_scale: spread(2.0),
@@ -232,7 +233,7 @@ pub(crate) fn profiles(sites: &[Site]) -> Vec<Profile> {
             .into
             .iter()
             .map(|node| AbsorbingWeight {
-                node: node.clone(),
+                node: node.to_string(),
                 before: range(1.0),
                 after: Some(range(2.0)),
             })

@@ -67,7 +67,7 @@ impl Model {
             Some((value.name.as_str(), tensor))
         });
         let attributes = self.nodes().flat_map(|(id, node)| {
-            let label = self.label(id);
+            let label = self.label(id).as_str();
             node.attributes
                 .iter()
                 .filter_map(move |attribute| match &attribute.value {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::model::*;
+use super::name::Name;
 use super::uses::Use;
 use crate::source::Source;
 
@@ -130,13 +131,14 @@ impl Model {
     }
 
     /// The name of a node for people and reports: its own, or that of its first output.
-    pub fn label(&self, id: NodeId) -> &str {
+    pub fn label(&self, id: NodeId) -> &Name {
         let node = self.node(id);
         if !node.name.is_empty() {
             return &node.name;
         }
         let first = node.outputs.iter().flatten().next();
-        first.map_or("", |&value| self.value(value).name.as_str())
+        // Without outputs, it has no name either way.
+        first.map_or(&node.name, |&value| &self.value(value).name)
     }
 
     /// The path of a scope: empty for the main graph, else owner and attribute of each body, or the function.

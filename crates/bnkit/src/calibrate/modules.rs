@@ -83,7 +83,7 @@ pub(crate) fn survey(model: &Model, selection: &Selection) -> Result<Vec<Module>
             if !is_batch_norm(model, node) {
                 continue;
             }
-            let label = model.label(node).to_owned();
+            let label = model.label(node).to_string();
             let chosen = choice.takes(&label);
             let outputs = calls.get(&node).cloned().unwrap_or_default();
             let training = is_training(model, node);

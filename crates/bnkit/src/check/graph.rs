@@ -78,7 +78,7 @@ impl Graph {
                 false => None,
             };
             norms.push(Norm {
-                name: self.model.label(node).to_owned(),
+                name: self.model.label(node).to_string(),
                 node: Some(node),
                 tensors,
                 parameters,

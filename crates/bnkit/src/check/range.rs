@@ -75,7 +75,7 @@ pub(super) fn changes(original: &Model, plan: &Plan) -> Result<Vec<Change>> {
 fn label(original: &Model, folded: &Model, node: NodeId) -> String {
     let known = node.index() < original.node_count();
     let model = if known { original } else { folded };
-    model.label(node).to_owned()
+    model.label(node).to_string()
 }
 
 /// How the features along the last axis that was scaled change.

@@ -242,7 +242,7 @@ impl Merger {
                     site.decision = Decision::Merged;
                     site.refusal = None;
                     site.rule = Some(merging.rule);
-                    site.into = vec![into.clone()];
+                    site.into = vec![into.as_str().into()];
                 }
             }
         }
@@ -263,7 +263,7 @@ impl Merger {
             }
         }
         for (node, site) in sites {
-            let why = reasons.get(original.label(*node));
+            let why = reasons.get(original.label(*node).as_str());
             if let (Some(why), Some(refusal)) = (why, &mut site.refusal) {
                 let text = format!("{}: {}", why.refusal.code, why.refusal.message);
                 refusal.evidence.insert("merge", text.into());
@@ -279,7 +279,7 @@ fn label(original: &Model, model: &Model, node: NodeId) -> String {
     } else {
         model
     };
-    model.label(node).to_owned()
+    model.label(node).to_string()
 }
 
 /// How many positions (without batch and channels) the output of a node has, if that is known.

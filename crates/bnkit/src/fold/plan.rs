@@ -18,11 +18,11 @@ use super::unseen::Unseen;
 use crate::chain::Chains;
 use crate::clean::Cleaner;
 use crate::report::{
-    self, Chain, Cleanup, Decision, Finding, MergeRefusal, Site, Summary, Warning,
+    self, Chain, Cleanup, DataNorm, Decision, Finding, MergeRefusal, Site, Summary, Warning,
 };
 use crate::route::{Merge, Route};
 use crate::site::is_batch_norm;
-use crate::{Error, Result, glob::Choice, unfold};
+use crate::{Error, Result, glob::Choice, norms, unfold};
 
 mod lower;
 mod moves;
@@ -68,6 +68,8 @@ pub struct Plan {
     pub sites: Vec<Site>,
     /// Chains of Mul, Add, Sub and Div by constants that are per channel or folded, in graph order.
     pub chains: Vec<Chain>,
+    /// Normalisations that cannot be folded, because their statistics come from the data.
+    pub data_norms: Vec<DataNorm>,
     /// What else is tidied up.
     pub cleanup: Vec<Cleanup>,
     /// Where the affines went, in order: for the proof.
@@ -159,6 +161,7 @@ fn plan_noting(
     let order = graph_order(model)?;
     let (mut planner, mut cleaner) = prepare(model, options, left_out, &order)?;
     planner.unseen = unseen;
+    let data_norms = norms::find(model, &planner.types);
     planner.chains = Chains::survey(&planner.context(false), model, &order);
     let batch_norms: Vec<NodeId> = planner.sites.iter().map(|&(node, _)| node).collect();
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
@@ -217,6 +220,7 @@ fn plan_noting(
         },
         sites,
         chains: chains.into_report(),
+        data_norms,
         cleanup: cleaner.done,
         routes,
         merges: merger.record,

@@ -373,7 +373,7 @@ fn require_single_reader(
     }
     let names: Vec<String> = readers
         .iter()
-        .map(|&node| model.label(node).to_owned())
+        .map(|&node| model.label(node).to_string())
         .collect();
     Err(Refusal::new(
         "shared-output",

@@ -128,7 +128,7 @@ fn readers(model: &Model, value: ValueId) -> Vec<String> {
     let users = model.value(value).uses.iter();
     users
         .filter_map(|user| match *user {
-            Use::Node(node, _) => Some(model.label(node).to_owned()),
+            Use::Node(node, _) => Some(model.label(node).to_string()),
             _ => None,
         })
         .collect()

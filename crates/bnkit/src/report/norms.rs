@@ -1,5 +1,6 @@
 //! What reports say of normalisations that are no BatchNorm node.
 
+use bnkit_model::onnx::Name;
 use serde::Serialize;
 
 use super::{Decision, Refusal};
@@ -31,15 +32,15 @@ pub enum ChainKind {
 #[derive(Debug, Clone, Serialize)]
 pub struct AffineNode {
     /// The node's name (or that of its output, if it has none).
-    pub node: String,
+    pub node: Name,
     /// Folded or kept.
     pub decision: Decision,
     /// The nodes that absorbed it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub into: Vec<String>,
+    pub into: Vec<Name>,
     /// The nodes that it was moved through.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub via: Vec<String>,
+    pub via: Vec<Name>,
     /// The rule that absorbed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<&'static str>,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use bnkit_model::onnx::{Model, NodeId};
+use bnkit_model::onnx::{Model, Name, NodeId};
 use bnkit_model::safetensors::StateDict;
 use serde::Serialize;
 
@@ -494,10 +494,10 @@ impl<'d> Folding<'d> {
             .iter()
             .filter(|group| !known.contains(group.module.as_str()));
         rest.map(|group| Site {
-            node: group.module.clone(),
+            node: group.module.as_str().into(),
             module: Some(group.module.clone()),
-            output: String::new(),
-            scope: String::new(),
+            output: Name::default(),
+            scope: Name::default(),
             channels: group.channels,
             training_mode: false,
             decision: Decision::Kept,

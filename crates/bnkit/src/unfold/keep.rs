@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bnkit_model::Tensor;
-use bnkit_model::onnx::{Constants, Model, NodeId, Origin, Types, ValueId};
+use bnkit_model::onnx::{Constants, Model, Name, NodeId, Origin, Types, ValueId};
 use sha2::{Digest, Sha256};
 
 use super::record::*;
@@ -67,11 +67,11 @@ impl Keeper<'_> {
             word.as_str().unwrap_or_default().to_owned()
         };
         let batch_norms = sites.iter().filter(gone).map(|site| Norm {
-            node: site.node.clone(),
-            scope: site.scope.clone(),
+            node: site.node.to_string(),
+            scope: site.scope.to_string(),
             decision: decision(site),
-            into: site.into.clone(),
-            via: site.via.clone(),
+            into: site.into.iter().map(Name::to_string).collect(),
+            via: site.via.iter().map(Name::to_string).collect(),
         });
         let mut record = Record {
             schema: SCHEMA.to_owned(),
@@ -148,7 +148,7 @@ impl Keeper<'_> {
             output: output.map_or_else(String::new, |&value| {
                 self.after.value(value).name.to_string()
             }),
-            node: self.after.label(id).to_owned(),
+            node: self.after.label(id).to_string(),
             operator: node.op_type.to_string(),
         }
     }

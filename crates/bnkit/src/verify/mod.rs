@@ -181,7 +181,7 @@ pub(crate) fn by_algebra(original: &Model, plan: &Plan) -> Result<Verification> 
             Some(route) => Some(route.site),
             None => merge(failure.route - plan.routes.len()),
         };
-        verification.culprit = culprit.map(|node| original.label(node).to_owned());
+        verification.culprit = culprit.map(|node| original.label(node).to_string());
         verification.notes.push(format!(
             "{}: {}",
             original.describe(failure.node),
@@ -320,7 +320,7 @@ fn bisect(
             good = middle;
         }
     }
-    Ok(Some(runner.original.label(steps[bad - 1]).to_owned()))
+    Ok(Some(runner.original.label(steps[bad - 1]).to_string()))
 }
 
 /// What the plan did, one after the other: the sites of routes, and the nodes at which branches met.

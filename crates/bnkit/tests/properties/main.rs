@@ -102,7 +102,7 @@ impl Case {
         let expected: HashSet<&str> = all.iter().map(String::as_str).collect();
         expect(distinct == expected, "a BatchNorm has no decision")?;
         for site in &plan.sites {
-            let stands = left.contains(&site.node);
+            let stands = left.iter().any(|name| site.node == *name);
             let folded = site.decision == Decision::Folded;
             let name = &site.node;
             expect(

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use bnkit::model::onnx::Name;
 use bnkit::report::{Decision, FoldReport};
 
 use super::{NOTHING_TO_FOLD, headline, kept, merges, place, rules, state, tidied, to_eval};
@@ -126,7 +127,7 @@ fn skipped(report: &FoldReport) -> Table {
 
 fn folded(report: &FoldReport) -> Table {
     let mut table = Table::new(&["BatchNorm", "channels", "into", "through"]);
-    let code = |names: &[String]| {
+    let code = |names: &[Name]| {
         names
             .iter()
             .map(|name| format!("`{name}`"))

@@ -171,7 +171,7 @@ fn title(code: &str) -> &'static str {
 /// A node's name, with its scope if it is not in the main graph.
 pub(super) fn place(site: &Site) -> String {
     match site.scope.as_str() {
-        "" => site.node.clone(),
+        "" => site.node.to_string(),
         scope => format!("{} (in {scope})", site.node),
     }
 }

@@ -353,7 +353,7 @@ Folded 3 of 4 BatchNorms
         let mut report = samples::fold();
         report.sites[0].training_mode = true;
         let step = |node: &str, action| Cleanup {
-            node: node.to_owned(),
+            node: node.into(),
             action,
             detail: None,
         };

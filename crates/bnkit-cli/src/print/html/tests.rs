@@ -1,5 +1,6 @@
 //! Pages as files: nothing is loaded, nothing of a name is obeyed, many layers still open.
 
+use bnkit::model::onnx::Name;
 use bnkit::report::FoldReport;
 
 use crate::print::{html, samples};
@@ -22,9 +23,9 @@ fn page(report: &FoldReport) -> String {
 fn hostile() -> FoldReport {
     let mut report = samples::fold();
     for (site, name) in report.sites.iter_mut().zip(HOSTILE) {
-        name.clone_into(&mut site.node);
-        site.scope = HOSTILE[0].to_owned();
-        site.into = HOSTILE.map(str::to_owned).to_vec();
+        site.node = name.into();
+        site.scope = HOSTILE[0].into();
+        site.into = HOSTILE.map(Name::from).to_vec();
     }
     report.profiles = samples::profiles(&report.sites);
     report.input.path = HOSTILE.concat();
@@ -123,7 +124,7 @@ fn ten_thousand_layers_are_drawn_as_hundreds() {
     let site = report.sites[0].clone();
     report.sites = (0..10_000)
         .map(|at| bnkit::report::Site {
-            node: format!("/block{at}/norm"),
+            node: format!("/block{at}/norm").into(),
             ..site.clone()
         })
         .collect();

@@ -1,7 +1,7 @@
 //! The two kinds of affines that a plan moves: BatchNorms, each of which ends up with a decision, and Mul, Add, Sub and
 //! Div by a constant, which go if they can and are not spoken of otherwise.
 
-use bnkit_model::onnx::NodeId;
+use bnkit_model::onnx::{Name, NodeId};
 
 use super::Planner;
 use crate::Result;
@@ -17,12 +17,12 @@ impl Planner<'_> {
         let info = self.model.node(node);
         let output = info
             .output(0)
-            .map(|value| self.model.value(value).name.to_string());
+            .map(|value| self.model.value(value).name.clone());
         let mut site = Site {
-            node: self.model.label(node).to_owned(),
+            node: self.model.label(node).clone(),
             module: None,
             output: output.unwrap_or_default(),
-            scope: self.model.scope_path(info.scope),
+            scope: self.model.scope_path(info.scope).into(),
             channels: 0,
             training_mode: is_training(&self.model, node),
             decision: if skipped {
@@ -102,7 +102,7 @@ impl Planner<'_> {
     }
 
     /// What absorbed and what was passed, as the report names it.
-    fn names(&self, journey: &Journey) -> (Vec<String>, Vec<String>) {
+    fn names(&self, journey: &Journey) -> (Vec<Name>, Vec<Name>) {
         // As the input calls them: an edit may have renamed what an unnamed node writes.
         let label = |&node: &NodeId| {
             let model = if node.index() < self.original.node_count() {
@@ -110,7 +110,7 @@ impl Planner<'_> {
             } else {
                 &self.model
             };
-            model.label(node).to_owned()
+            model.label(node).clone()
         };
         let into = journey
             .arrivals

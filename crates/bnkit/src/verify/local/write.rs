@@ -100,7 +100,7 @@ impl Writer<'_> {
         let mut proto = NodeProto {
             op_type: Some(node.op_type.to_string()),
             domain: Some(node.domain.to_string()),
-            name: Some(self.model.label(id).to_owned()),
+            name: Some(self.model.label(id).to_string()),
             ..Default::default()
         };
         for input in &node.inputs {
