@@ -254,7 +254,7 @@ impl<'m> Context<'m> {
             recipe: Arc::new(recipe),
         };
         match unseen {
-            Some(unseen) => unseen.note(&new),
+            Some(unseen) => unseen.note(new.recipe.clone()),
             None => require_range(self.model, &new)?,
         }
         if tensor.dtype == DType::F16 {

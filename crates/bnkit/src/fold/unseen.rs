@@ -9,7 +9,8 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bnkit_model::onnx::{Model, NewTensor, Payload};
+use bnkit_model::DType;
+use bnkit_model::onnx::{Base, Model, NewTensor, Payload, Recipe};
 
 use super::context::require_range;
 use crate::Result;
@@ -17,11 +18,12 @@ use crate::refusal::Stop;
 
 /// Scaled weights that nobody has looked at.
 #[derive(Debug, Default)]
-pub(crate) struct Unseen(RefCell<Vec<NewTensor>>);
+pub(crate) struct Unseen(RefCell<Vec<Arc<Recipe>>>);
 
 impl Unseen {
-    pub(super) fn note(&self, tensor: &NewTensor) {
-        self.0.borrow_mut().push(tensor.clone());
+    /// Notes a stored f32 tensor, scaled.
+    pub(super) fn note(&self, tensor: Arc<Recipe>) {
+        self.0.borrow_mut().push(tensor);
     }
 
     /// Whether all are good, as far as saving `folded` does not find out: a weight that is scaled once more or merged is not
@@ -37,11 +39,21 @@ impl Unseen {
                 _ => None,
             })
             .collect();
-        for tensor in self.0.borrow().iter() {
-            if written.contains(&Arc::as_ptr(&tensor.recipe)) {
-                continue;
-            }
-            match require_range(folded, tensor) {
+        let unseen = self.0.borrow();
+        let unwritten = unseen
+            .iter()
+            .filter(|recipe| !written.contains(&Arc::as_ptr(recipe)));
+        for recipe in unwritten {
+            let dims = match &recipe.base {
+                Base::Stored(base) => base.dims.clone(),
+                Base::Values(values) => vec![values.len()],
+            };
+            let tensor = NewTensor {
+                dtype: DType::F32,
+                dims,
+                recipe: recipe.clone(),
+            };
+            match require_range(folded, &tensor) {
                 Ok(()) => {}
                 Err(Stop::Refused(_)) => return Ok(false),
                 Err(Stop::Broken(error)) => return Err(error.into()),
