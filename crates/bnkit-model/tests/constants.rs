@@ -285,7 +285,7 @@ fn a_type_or_a_shape_is_all_that_counts() {
     let types = Types::derive(&model);
     let tensor = Constants::new(&model, &types, false).tensor(y).unwrap();
     assert_eq!(
-        (tensor.dtype, tensor.dims),
+        (tensor.dtype, tensor.dims.clone()),
         (bnkit_model::DType::F32, vec![2])
     );
     let error = evaluated(18, "x: n,3,8,8", "Shape x -> y").unwrap_err();

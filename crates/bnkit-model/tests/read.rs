@@ -226,7 +226,7 @@ fn weight() -> (Model, Vec<f32>) {
 
 fn scaled(model: &Model, dtype: DType, scales: Vec<Scale>) -> TensorDef {
     let base = defs(model)[0];
-    let recipe = Recipe::of(base).times(scales);
+    let recipe = Recipe::of(&Arc::new(base.clone())).times(scales);
     TensorDef::computed(dtype, base.dims.clone(), Arc::new(recipe))
 }
 

@@ -4,6 +4,7 @@
 //! being converted. The names of a graph's inner scopes have the path of the scope before them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bnkit_model::format::Format;
 use bnkit_model::onnx::{Constants, Model, Origin, Payload, TensorDef, Types, ValueId};
@@ -280,7 +281,7 @@ fn constant(model: &Model, constants: &Constants<'_>, mut value: ValueId) -> Opt
     for _ in 0..16 {
         let (node, _) = model.producer(value)?;
         if model.node(node).is("Constant") {
-            return constants.tensor(value).ok();
+            return constants.tensor(value).map(Arc::unwrap_or_clone).ok();
         }
         if !model.node(node).is("Identity") {
             return None;

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use bnkit_model::onnx::{Constants, Model, NodeId, TensorDef, Types};
 
@@ -103,7 +104,7 @@ impl Weights {
             .filter_map(|slot| node.input(slot))
             .filter_map(|value| constants.tensor(value).ok());
         let largest = tensors.max_by_key(|tensor| tensor.len())?;
-        Some((node.op_type.to_string(), largest))
+        Some((node.op_type.to_string(), Arc::unwrap_or_clone(largest)))
     }
 
     fn range(&self, tensor: &TensorDef) -> Result<WeightRange> {

@@ -378,7 +378,7 @@ fn the_proof_accepts_every_golden_fold() {
 fn constants(model: &Model, types: &Types, node: NodeId) -> Vec<Option<Tensor>> {
     let constants = Constants::new(model, types, true);
     let inputs = model.node(node).inputs.iter();
-    let read = |value| model.read_tensor(&constants.tensor(value).ok()?).ok();
+    let read = |value| model.read_tensor(&*constants.tensor(value).ok()?).ok();
     inputs.map(|value| value.and_then(read)).collect()
 }
 

@@ -19,6 +19,8 @@
 //! | `operators` | the operators of which an expression may consist |
 //! | `arithmetic` | those that compute something new |
 
+use std::sync::Arc;
+
 use super::model::*;
 use super::recipe::Recipe;
 use super::types::{Types, attributes};
@@ -103,7 +105,7 @@ impl NotConstant {
 /// What a constant begins with.
 enum Place<'m> {
     /// A tensor of the model.
-    Stored(&'m TensorDef),
+    Stored(&'m Arc<TensorDef>),
     /// Numbers in an attribute of a Constant node.
     Literal(Literal<'m>),
     /// An operator that is evaluated, if its operands are constant.
@@ -112,7 +114,7 @@ enum Place<'m> {
 
 /// What a Constant node holds.
 enum Literal<'m> {
-    Tensor(&'m TensorDef),
+    Tensor(&'m Arc<TensorDef>),
     Float(f32),
     Floats(&'m [f32]),
     Int(i64),
@@ -145,7 +147,7 @@ impl<'m> Constants<'m> {
     ///
     /// # Errors
     /// If `value` is not constant, or is an expression that is not evaluated here.
-    pub fn tensor(&self, value: ValueId) -> Result<TensorDef, NotConstant> {
+    pub fn tensor(&self, value: ValueId) -> Result<Arc<TensorDef>, NotConstant> {
         if let Place::Stored(tensor) | Place::Literal(Literal::Tensor(tensor)) =
             self.stored_place(value)?
         {
@@ -163,12 +165,9 @@ impl<'m> Constants<'m> {
                 None => self.wrong(value, why),
             });
         }
-        Ok(TensorDef {
-            dtype: array.dtype,
-            dims: array.dims.clone(),
-            payload: Payload::Computed(Recipe::values(array.into_f64()).into()),
-            span: None,
-        })
+        let (dtype, dims) = (array.dtype, array.dims.clone());
+        let recipe = Recipe::values(array.into_f64());
+        Ok(TensorDef::computed(dtype, dims, recipe.into()).into())
     }
 
     /// The elements of the constant `value`, widened to f64; what is computed is not rounded.

@@ -56,10 +56,10 @@ impl Recipe {
     }
 
     /// What `tensor` holds: its own recipe if it is computed.
-    pub fn of(tensor: &TensorDef) -> Self {
+    pub fn of(tensor: &Arc<TensorDef>) -> Self {
         match &tensor.payload {
             Payload::Computed(recipe) => Self::clone(recipe),
-            _ => Self::new(Base::Stored(Arc::new(tensor.clone()))),
+            _ => Self::new(Base::Stored(tensor.clone())),
         }
     }
 

@@ -9,6 +9,7 @@
 //! Bodies (If, Loop, Scan) and functions have namespaces of their own; their initializers are named as left out.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bnkit_model::DType;
 use bnkit_model::onnx::{Constants, Model, NodeId, Origin, ScopeKind, TensorDef, Types, ValueId};
@@ -96,7 +97,7 @@ pub(super) fn weights(model: &Model) -> Weights {
         } else if is_weight(&tensor) {
             add(&mut found, value, &tensor, None);
         } else {
-            let what = left_out(model, value, Some(tensor.dtype), tensor.dims);
+            let what = left_out(model, value, Some(tensor.dtype), tensor.dims.clone());
             found.left_out.push(what);
         }
     }
@@ -183,7 +184,7 @@ pub(super) fn statistics_by_name(model: &Model) -> Result<Vec<(String, TensorDef
                 false => names::beside(scale, role).unwrap_or_else(|| own.to_string()),
             };
             match origin.insert(name.clone(), value) {
-                None => named.push((name, tensor)),
+                None => named.push((name, Arc::unwrap_or_clone(tensor))),
                 Some(other) if other == value => {}
                 Some(_) => {
                     return Err(wrong(format!(

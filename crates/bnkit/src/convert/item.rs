@@ -118,6 +118,6 @@ fn rounded(tensor: TensorDef, to: DType) -> TensorDef {
 pub(super) fn recipe(tensor: TensorDef) -> Arc<Recipe> {
     match &tensor.payload {
         Payload::Computed(recipe) => recipe.clone(),
-        _ => Arc::new(Recipe::of(&tensor)),
+        _ => Arc::new(Recipe::of(&tensor.into())),
     }
 }

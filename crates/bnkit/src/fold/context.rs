@@ -189,7 +189,7 @@ impl<'m> Context<'m> {
     }
 
     /// The constant float tensor in an input slot.
-    pub(crate) fn weight(&self, node: NodeId, slot: usize) -> Answer<TensorDef> {
+    pub(crate) fn weight(&self, node: NodeId, slot: usize) -> Answer<Arc<TensorDef>> {
         let value = self.input(node, slot)?;
         self.require_not_annotated(value)?;
         require_foldable(self, node, slot)?;
@@ -230,7 +230,7 @@ impl<'m> Context<'m> {
     /// A tensor multiplied by factors: element e by `factors[(e / inner) % factors.len()]`. `None` if all are 1.
     pub(crate) fn scaled(
         &self,
-        tensor: &TensorDef,
+        tensor: &Arc<TensorDef>,
         inner: usize,
         factors: Vec<f64>,
     ) -> Answer<Option<NewTensor>> {

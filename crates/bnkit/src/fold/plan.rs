@@ -175,6 +175,8 @@ fn plan_noting(
         planner.lower_pass(&batch_norms)?;
     }
     planner.finish_errors(options);
+    // Nobody asks any more, and of very many values they are large.
+    planner.types = Types::default();
     cleaner.drop_unread(&mut planner.model, model)?;
     if let Some(value) = planner.model.dangling() {
         // Never seen; but a file that no engine can load must not be written.

@@ -171,7 +171,7 @@ impl Bound {
                 transposed: false,
             };
             self.values.insert(value, tie);
-            edits.push(borrow(dict, tensor, value, own));
+            edits.push(borrow(dict, tensor, value, &own));
         }
         Ok(self.model.apply(&edits)?)
     }
@@ -328,22 +328,22 @@ fn initializers(model: &Model) -> impl Iterator<Item = (ValueId, &str)> {
 }
 
 /// Makes a constant of the graph a tensor of the checkpoint, widened if that is stored in fewer bits.
-fn borrow(dict: &StateDict, tensor: &Tensor, value: ValueId, own: TensorDef) -> Edit {
+fn borrow(dict: &StateDict, tensor: &Tensor, value: ValueId, own: &TensorDef) -> Edit {
     let elements = dict.stored(tensor);
     match dtype_of(tensor.dtype) {
         Some(stored) if stored != own.dtype => {
             let base = TensorDef::borrowed(stored, tensor.shape.clone(), elements);
             let tensor = NewTensor {
                 dtype: own.dtype,
-                dims: own.dims,
-                recipe: Arc::new(Recipe::of(&base)),
+                dims: own.dims.clone(),
+                recipe: Arc::new(Recipe::of(&base.into())),
             };
             Edit::SetConstant { value, tensor }
         }
         _ => Edit::BorrowConstant {
             value,
             dtype: own.dtype,
-            dims: own.dims,
+            dims: own.dims.clone(),
             elements,
         },
     }

@@ -8,6 +8,7 @@
 //! calls are gone, or none.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bnkit_model::onnx::{
     AttributeValue, Base, Constants, Model, Node, NodeId, Payload, Recipe, TensorDef, Types,
@@ -254,7 +255,7 @@ impl<'c> Carrier<'c> {
                 (Some(_), None) => return Err(inexpressible("its inputs")),
                 (None, Some(new)) => {
                     let tensor = after.tensor(new).map_err(|_| inexpressible("its inputs"))?;
-                    self.add(id, slot, tensor, wanted)?;
+                    self.add(id, slot, Arc::unwrap_or_clone(tensor), wanted)?;
                     continue;
                 }
                 (Some(old), Some(new)) => (old, new),
@@ -269,7 +270,7 @@ impl<'c> Carrier<'c> {
             }
             if slot == 2 && self.bound.tie(id, slot).is_none() && is_zero(before, old) {
                 // Some exporters write a bias of zeros where the module has none.
-                self.add(id, slot, new_tensor, wanted)?;
+                self.add(id, slot, Arc::unwrap_or_clone(new_tensor), wanted)?;
                 continue;
             }
             let name = &self.bound.model.value(old).name;
@@ -280,7 +281,7 @@ impl<'c> Carrier<'c> {
             wanted.replaced.entry(tie.tensor).or_default().push(Use {
                 node: id,
                 slot,
-                tensor: new_tensor,
+                tensor: Arc::unwrap_or_clone(new_tensor),
                 transposed: tie.transposed,
             });
         }
@@ -337,7 +338,9 @@ impl<'c> Carrier<'c> {
         if let (true, Some(matmul), Some(constant)) = (node.is("Add"), matmul, constant)
             && matmul.index() < self.bound.model.node_count()
         {
-            if let Err(refusal) = self.add(matmul, usize::MAX, constant, wanted) {
+            if let Err(refusal) =
+                self.add(matmul, usize::MAX, Arc::unwrap_or_clone(constant), wanted)
+            {
                 self.refuse_into(matmul, &refusal);
             }
             return;

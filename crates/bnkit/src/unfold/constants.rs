@@ -69,7 +69,7 @@ impl Restorer<'_> {
 
     fn divided(
         &self,
-        folded: &TensorDef,
+        folded: &Arc<TensorDef>,
         scales: Vec<(usize, Vec<f64>)>,
         kept: Option<&Kept>,
         wrong: &dyn Fn(&str) -> Error,

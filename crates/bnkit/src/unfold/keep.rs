@@ -319,7 +319,7 @@ impl Keeper<'_> {
         };
         Ok(Constant {
             value: reference,
-            dims: was.dims,
+            dims: was.dims.clone(),
             content,
         })
     }

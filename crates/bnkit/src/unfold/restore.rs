@@ -4,6 +4,7 @@
 //! wiring, would give a model that nobody ever had.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bnkit_model::Tensor;
 use bnkit_model::onnx::{
@@ -174,7 +175,7 @@ impl<'m> Restorer<'m> {
             let id = self.node(&witness.reader)?;
             let found = self
                 .model
-                .read_tensor(&self.read_constant(id, witness.slot)?)?;
+                .read_tensor(&*self.read_constant(id, witness.slot)?)?;
             if fingerprint(&found) != witness.sha256 {
                 return Err(Error::Request(format!(
                     "{}: tensor \"{}\" is not what the fold wrote: it has been changed since",
@@ -186,7 +187,7 @@ impl<'m> Restorer<'m> {
         Ok(())
     }
 
-    pub(super) fn read_constant(&self, id: NodeId, slot: usize) -> Result<TensorDef> {
+    pub(super) fn read_constant(&self, id: NodeId, slot: usize) -> Result<Arc<TensorDef>> {
         let constants = Constants::new(self.model, &self.types, true);
         let value = self.model.node(id).input(slot);
         let tensor = value.and_then(|value| constants.tensor(value).ok());

@@ -1,5 +1,7 @@
 //! Conv: Y\[n,o\] = Σ W\[o,i,k\]·X\[n, group(o)·I + i, …\] + B\[o\], any number of spatial axes, any groups.
 
+use std::sync::Arc;
+
 use bnkit_model::onnx::{NodeId, TensorDef};
 
 use super::quantised::{self, put_bias, scale_weight};
@@ -64,7 +66,7 @@ fn behind(context: &Context<'_>, node: NodeId, affine: &Affine) -> Answer<Absorp
 pub(super) fn scale_and_shift_bias(
     context: &Context<'_>,
     node: NodeId,
-    weight: &TensorDef,
+    weight: &Arc<TensorDef>,
     affine: &Affine,
 ) -> Answer<Vec<bnkit_model::onnx::Edit>> {
     let bias = bias(context, node, affine.len())?;

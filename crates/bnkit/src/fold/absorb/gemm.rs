@@ -1,5 +1,7 @@
 //! Gemm: Y = alpha·op(A)·op(B) + beta·C, with C broadcast to (M, N).
 
+use std::sync::Arc;
+
 use bnkit_model::onnx::{Dense, Edit, NodeId, TensorDef};
 
 use super::quantised::{self, put_bias, scale_weight};
@@ -31,7 +33,7 @@ Conditions: B and C are constants of a float type; the result fits the type.",
 };
 
 struct Gemm {
-    b: TensorDef,
+    b: Arc<TensorDef>,
     inner: usize,
     outer: usize,
     /// Whether B is stored as (N, K).

@@ -1,5 +1,7 @@
 //! MatMul with a constant matrix on one side. It has no bias: a shift needs an Add behind it.
 
+use std::sync::Arc;
+
 use bnkit_model::onnx::{Edit, NewTensor, NodeId, Operand, TensorDef, Use};
 
 use super::quantised::scale_weight;
@@ -33,7 +35,7 @@ Conditions: the matrix is a constant of a float type; the rank is known; the res
 };
 
 struct MatMul {
-    matrix: TensorDef,
+    matrix: Arc<TensorDef>,
     matrix_slot: usize,
     data_slot: usize,
     rank: usize,
@@ -252,7 +254,7 @@ fn add_to(context: &Context<'_>, add: NodeId, shift: &[f64]) -> Answer<Vec<Edit>
         );
     }
     let sums = old.iter().zip(shift).map(|(c, t)| c + t).collect();
-    let new = context.dense(tensor.dtype, tensor.dims, sums)?;
+    let new = context.dense(tensor.dtype, tensor.dims.clone(), sums)?;
     Ok(context.put(add, 1, new, ""))
 }
 

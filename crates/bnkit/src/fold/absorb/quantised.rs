@@ -30,8 +30,8 @@ const MAX_SEARCHED: usize = 256;
 /// A constant behind a DequantizeLinear of its own.
 struct Quantised {
     node: NodeId,
-    codes: TensorDef,
-    scale: TensorDef,
+    codes: Arc<TensorDef>,
+    scale: Arc<TensorDef>,
     /// Unrounded, if a fold made them.
     scales: Vec<f64>,
     /// None is 0.
@@ -174,7 +174,7 @@ fn unsuitable<T>(context: &Context<'_>, value: ValueId, what: &str) -> Answer<T>
 }
 
 /// A constant operand of a DequantizeLinear.
-fn tensor(context: &Context<'_>, node: NodeId, slot: usize) -> Answer<TensorDef> {
+fn tensor(context: &Context<'_>, node: NodeId, slot: usize) -> Answer<Arc<TensorDef>> {
     let value = context.input(node, slot)?;
     context.require_not_annotated(value)?;
     let what = format!("\"{}\"", context.model.value(value).name);

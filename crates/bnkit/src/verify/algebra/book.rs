@@ -1,5 +1,7 @@
 //! Reading constants and attributes of one of the two models.
 
+use std::sync::Arc;
+
 use bnkit_model::onnx::{
     AttributeValue, Constants, Model, Node, NotConstant, TensorDef, Types, ValueId,
 };
@@ -82,7 +84,7 @@ impl<'m> Book<'m> {
         behind
     }
 
-    fn header(&self, value: ValueId) -> Answer<TensorDef> {
+    fn header(&self, value: ValueId) -> Answer<Arc<TensorDef>> {
         let constant = self.constants().tensor(self.behind_dropout(value));
         constant.map_err(|why| match why {
             NotConstant::Unreadable(error) => Trouble::Unreadable(error),
@@ -108,7 +110,7 @@ impl<'m> Book<'m> {
         let header = self.header(value)?;
         Ok(Numbers {
             values: self.model.read_f64(&header)?,
-            dims: header.dims,
+            dims: header.dims.clone(),
         })
     }
 
@@ -130,7 +132,7 @@ impl<'m> Book<'m> {
         if let Some(found) = quantised::read(self, value, Scales::Stored)? {
             return Ok(Tensor::from_f64(DType::F64, found.dims, &found.values)?);
         }
-        Ok(self.model.read_tensor(&self.header(value)?)?)
+        Ok(self.model.read_tensor(&*self.header(value)?)?)
     }
 
     /// The input of `node` in `slot`, which must be there.

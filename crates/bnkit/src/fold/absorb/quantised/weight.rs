@@ -17,7 +17,7 @@ pub(in crate::fold::absorb) fn scale_weight(
     context: &Context<'_>,
     node: NodeId,
     slot: usize,
-    weight: &TensorDef,
+    weight: &Arc<TensorDef>,
     inner: usize,
     factors: Vec<f64>,
 ) -> Answer<Vec<Edit>> {
