@@ -20,7 +20,7 @@ mod unseen;
 mod walk;
 
 pub(crate) use absorb::constant_affine;
-pub(crate) use context::Context;
+pub(crate) use context::{Context, label};
 pub(crate) use plan::LOWERING;
 pub(crate) use plan::plan_unseen;
 pub use plan::{Options, Plan, plan, plan_without};

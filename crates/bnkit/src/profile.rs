@@ -56,7 +56,7 @@ fn weights(before: &Weights, after: Option<&Weights>, site: &Site) -> Result<Vec
             continue;
         };
         // An operator without a name goes by its output, and after the fold it writes the BatchNorm's.
-        let same = |found: &(String, TensorDef)| found.0 == op && found.1.dims == old.dims;
+        let same = |found: &(String, Arc<TensorDef>)| found.0 == op && found.1.dims == old.dims;
         let new = after.and_then(|after| {
             let found = after.of(name).or_else(|| after.of(&site.output));
             found.filter(same).map(|(_, tensor)| (after, tensor))
@@ -97,14 +97,14 @@ impl Weights {
     }
 
     /// The operator of that name and its largest constant: its weight.
-    fn of(&self, name: &str) -> Option<(String, TensorDef)> {
+    fn of(&self, name: &str) -> Option<(String, Arc<TensorDef>)> {
         let node = self.model.node((*self.nodes.get(name)?)?);
         let constants = Constants::new(&self.model, &self.types, true);
         let tensors = (0..node.inputs.len())
             .filter_map(|slot| node.input(slot))
             .filter_map(|value| constants.tensor(value).ok());
         let largest = tensors.max_by_key(|tensor| tensor.len())?;
-        Some((node.op_type.to_string(), Arc::unwrap_or_clone(largest)))
+        Some((node.op_type.to_string(), largest))
     }
 
     fn range(&self, tensor: &TensorDef) -> Result<WeightRange> {

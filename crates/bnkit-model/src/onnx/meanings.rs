@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use hashbrown::HashTable;
+use hashbrown::hash_table::{Entry, HashTable};
 
 use super::model::{Value, ValueId};
 
@@ -29,10 +29,8 @@ impl Meanings {
             .ids
             .entry(hash(&id), |other| name(other) == wanted, hash)
         {
-            hashbrown::hash_table::Entry::Occupied(mut entry) => {
-                Some(std::mem::replace(entry.get_mut(), id))
-            }
-            hashbrown::hash_table::Entry::Vacant(entry) => {
+            Entry::Occupied(mut entry) => Some(std::mem::replace(entry.get_mut(), id)),
+            Entry::Vacant(entry) => {
                 entry.insert(id);
                 None
             }

@@ -12,11 +12,10 @@ use crate::{Error, Result};
 pub(crate) fn lookup(model: &Model, scope: ScopeId, name: &str) -> Option<ValueId> {
     let mut scope = Some(scope);
     while let Some(id) = scope {
-        let current = model.scope(id);
-        if let Some(value) = current.names.get(name, &model.values) {
+        if let Some(value) = model.meaning(id, name) {
             return Some(value);
         }
-        scope = current.parent;
+        scope = model.scope(id).parent;
     }
     None
 }
@@ -33,7 +32,7 @@ pub(crate) fn lookup_from(
     let mut later = None;
     loop {
         let current = model.scope(scope);
-        if let Some(value) = current.names.get(name, &model.values) {
+        if let Some(value) = model.meaning(scope, name) {
             // The ids of a scope's nodes follow their order in the file.
             match (model.value(value).origin, reader) {
                 (Origin::Node(node, _), Some(reader)) if node >= reader => {

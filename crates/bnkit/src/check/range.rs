@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use bnkit_model::onnx::{Base, Model, NodeId, Payload, Recipe, TensorDef};
+use bnkit_model::onnx::{Base, Model, Payload, Recipe, TensorDef};
 
 use crate::Result;
-use crate::fold::Plan;
+use crate::fold::{Plan, label};
 
 /// Operators whose constants are weights that a quantiser would quantise.
 const WEIGHED: [&str; 4] = ["Conv", "ConvTranspose", "Gemm", "MatMul"];
@@ -58,7 +58,7 @@ pub(super) fn changes(original: &Model, plan: &Plan) -> Result<Vec<Change>> {
                 continue;
             };
             changes.push(Change {
-                node: label(original, folded, node),
+                node: label(original, folded, node).to_string(),
                 tensor: name.to_string(),
                 max_abs: folded.magnitude(tensor)?.max_abs,
                 features: match slot <= 1 && WEIGHED.iter().any(|op| folded.node(node).is(op)) {
@@ -69,13 +69,6 @@ pub(super) fn changes(original: &Model, plan: &Plan) -> Result<Vec<Change>> {
         }
     }
     Ok(changes)
-}
-
-/// The name of a node, as the input calls it if it is one of its own.
-fn label(original: &Model, folded: &Model, node: NodeId) -> String {
-    let known = node.index() < original.node_count();
-    let model = if known { original } else { folded };
-    model.label(node).to_string()
 }
 
 /// How the features along the last axis that was scaled change.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bnkit_model::DType;
-use bnkit_model::onnx::{Model, Payload, Recipe, TensorDef};
+use bnkit_model::onnx::{Model, Recipe, TensorDef};
 use bnkit_model::safetensors::{self, NewTensor, StateDict, dtype_of, of_dtype};
 
 use super::report::Rounding;
@@ -116,8 +116,5 @@ fn rounded(tensor: TensorDef, to: DType) -> TensorDef {
 
 /// How the elements of `tensor` are computed from what is stored.
 pub(super) fn recipe(tensor: TensorDef) -> Arc<Recipe> {
-    match &tensor.payload {
-        Payload::Computed(recipe) => recipe.clone(),
-        _ => Arc::new(Recipe::of(&tensor.into())),
-    }
+    Recipe::of(&tensor.into()).into()
 }

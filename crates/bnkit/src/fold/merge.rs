@@ -19,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 
 use bnkit_model::onnx::{AttributeValue, Dim, Edit, Model, NodeId, Types};
 
-use super::context::Context;
+use super::context::{Context, label};
 use super::plan::Options;
 use crate::Result;
 use crate::explain::{Explanation, Kind};
@@ -205,7 +205,7 @@ impl Merger {
                 let label = label(setting.original, setting.model, node);
                 self.refused
                     .extend(refusals.into_iter().map(|refusal| MergeRefusal {
-                        node: label.clone(),
+                        node: label.to_string(),
                         refusal,
                     }));
                 return Ok(());
@@ -217,7 +217,7 @@ impl Merger {
 
     fn note(&mut self, setting: &mut Setting<'_>, at: NodeId, merging: Merging) {
         let label = |node: NodeId| label(setting.original, setting.model, node);
-        let into = label(merging.into);
+        let into = label(merging.into).clone();
         let mut nodes = merging.record.nodes();
         nodes.retain(|&node| !setting.model.node(node).alive);
         let depth = |node: &NodeId| self.depth.get(node).copied().unwrap_or(0);
@@ -225,8 +225,8 @@ impl Merger {
         self.depth.insert(merging.into, deepest.unwrap_or(0) + 1);
         self.done.push(report::Merge {
             rule: merging.rule,
-            into: into.clone(),
-            merged: nodes.iter().map(|&node| label(node)).collect(),
+            into: into.to_string(),
+            merged: nodes.iter().map(|&node| label(node).to_string()).collect(),
             parameters_before: merging.parameters.0,
             parameters_after: merging.parameters.1,
             macs_before: merging.macs.map(|macs| macs.0),
@@ -242,7 +242,7 @@ impl Merger {
                     site.decision = Decision::Merged;
                     site.refusal = None;
                     site.rule = Some(merging.rule);
-                    site.into = vec![into.as_str().into()];
+                    site.into = vec![into.clone()];
                 }
             }
         }
@@ -270,16 +270,6 @@ impl Merger {
             }
         }
     }
-}
-
-/// As the input calls a node: an edit may have renamed what an unnamed one writes.
-fn label(original: &Model, model: &Model, node: NodeId) -> String {
-    let model = if node.index() < original.node_count() {
-        original
-    } else {
-        model
-    };
-    model.label(node).to_string()
 }
 
 /// How many positions (without batch and channels) the output of a node has, if that is known.

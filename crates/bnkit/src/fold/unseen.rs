@@ -21,7 +21,7 @@ use crate::refusal::Stop;
 pub(crate) struct Unseen(RefCell<Vec<Arc<Recipe>>>);
 
 impl Unseen {
-    /// Notes a stored f32 tensor, scaled.
+    /// Notes how an f32 tensor is computed.
     pub(super) fn note(&self, tensor: Arc<Recipe>) {
         self.0.borrow_mut().push(tensor);
     }
@@ -72,16 +72,15 @@ mod tests {
     use crate::fold::{Options, Plan, plan};
     use crate::verify::nets::Net;
 
-    /// Two MatMuls, each behind a BatchNorm that scales by `scales`, and the first behind a product, too.
+    /// A MatMul that is scaled twice: by a Mul, and by the BatchNorm behind that.
     fn net(weight: [f64; 2], scales: [f64; 2]) -> Model {
-        let ones = [1.0, 1.0];
         Net::new("x", &[3, 1])
             .constant("w", &[1, 2], &weight)
             .constant("f", &[2], &[scales[0]; 2])
             .constant("g", &[2], &[scales[1]; 2])
             .constant("b", &[2], &[0.5, 0.25])
             .constant("m", &[2], &[0.0, 0.0])
-            .constant("v", &[2], &ones)
+            .constant("v", &[2], &[1.0, 1.0])
             .node("MatMul", &["x", "w"], "p")
             .node("Mul", &["p", "f"], "q")
             .node("BatchNormalization", &["q", "g", "b", "m", "v"], "y")

@@ -6,6 +6,7 @@ use bnkit_model::onnx::{Name, NodeId};
 use super::Planner;
 use crate::Result;
 use crate::fold::absorb::constant_affine;
+use crate::fold::context::label;
 use crate::fold::walk::Journey;
 use crate::refusal::Stop;
 use crate::report::{Decision, Refusal, Site};
@@ -103,15 +104,7 @@ impl Planner<'_> {
 
     /// What absorbed and what was passed, as the report names it.
     fn names(&self, journey: &Journey) -> (Vec<Name>, Vec<Name>) {
-        // As the input calls them: an edit may have renamed what an unnamed node writes.
-        let label = |&node: &NodeId| {
-            let model = if node.index() < self.original.node_count() {
-                self.original
-            } else {
-                &self.model
-            };
-            model.label(node).clone()
-        };
+        let label = |&node: &NodeId| label(self.original, &self.model, node).clone();
         let into = journey
             .arrivals
             .iter()
