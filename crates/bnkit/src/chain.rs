@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use bnkit_model::onnx::{Model, Name, NodeId, Use, ValueId};
 
-use crate::fold::{Context, constant_affine};
+use crate::fold::{Before, Context, constant_affine};
 use crate::report::{AffineNode, Chain, ChainKind, Decision, Refusal};
 
 /// How far the expression of a constant is searched.
@@ -35,7 +35,7 @@ struct Link {
 
 impl Chains {
     /// Finds the chains among `order`, a topological order.
-    pub(crate) fn survey(context: &Context<'_>, original: &Model, order: &[NodeId]) -> Self {
+    pub(crate) fn survey(context: &Context<'_>, before: &Before, order: &[NodeId]) -> Self {
         let mut found = Self::default();
         for &id in order {
             let node = context.model.node(id);
@@ -58,7 +58,7 @@ impl Chains {
                 multiplies: matches!(node.op_type.as_str(), "Mul" | "Div"),
                 has_root: constant.is_some_and(|value| has_root(context.model, value)),
                 node: AffineNode {
-                    node: original.label(id).clone(),
+                    node: before.label(context.model, id).clone(),
                     decision: Decision::Kept,
                     into: Vec::new(),
                     via: Vec::new(),

@@ -7,7 +7,7 @@ use bnkit_model::onnx::{
 };
 
 use crate::Result;
-use crate::fold::Context;
+use crate::fold::{Before, Context};
 use crate::report::{Cleanup, Refusal, Site, Warning};
 use crate::site::is_training;
 
@@ -203,7 +203,7 @@ impl Cleaner {
     }
 
     /// Removes Identity nodes where the names of inputs and outputs allow it.
-    pub(crate) fn bypass_identities(&mut self, model: &mut Model, _types: &Types) -> Result<()> {
+    pub(crate) fn bypass_identities(&mut self, model: &mut Model) -> Result<()> {
         let identities: Vec<NodeId> = model
             .nodes()
             // What it makes of more than one input, nobody knows.
@@ -221,25 +221,15 @@ impl Cleaner {
     }
 
     /// Drops constants that nobody reads, and the nodes that computed constants nobody reads any more.
-    pub(crate) fn drop_unread(&mut self, model: &mut Model, original: &Model) -> Result<()> {
+    pub(crate) fn drop_unread(&mut self, model: &mut Model, before: &Before) -> Result<()> {
         let mut removed_nodes = HashSet::new();
-        let known = original.nodes().count();
         let mut candidates: Vec<NodeId> = model
             .nodes()
             .filter(|(id, node)| {
                 // What computed something unread from the start is not ours to judge, unless it is a plain constant.
-                let read_before = |id: NodeId| {
-                    id.index() < known
-                        && original
-                            .node(id)
-                            .outputs
-                            .iter()
-                            .flatten()
-                            .any(|&value| !original.value(value).uses.is_empty())
-                };
                 node.domain.is_empty()
                     && CONSTANT_OPERATORS.contains(&node.op_type.as_str())
-                    && (node.op_type == "Constant" || read_before(*id))
+                    && (node.op_type == "Constant" || before.was_read(*id))
             })
             .map(|(id, _)| id)
             .collect();
@@ -273,9 +263,13 @@ impl Cleaner {
                     && (model.ir_version >= 4 || model.scope(scope).kind != ScopeKind::Main);
                 if info.uses.is_empty() && info.tensor.is_some() && !promised {
                     dropped.push(value);
-                    self.note(&info.name, "constant-dropped", None);
                 }
             }
+        }
+        // As many as there are parameters: no list that is half empty.
+        self.done.reserve_exact(dropped.len());
+        for &value in &dropped {
+            self.note(&model.value(value).name, "constant-dropped", None);
         }
         Ok(model.apply(&[Edit::DropConstants { values: dropped }])?)
     }

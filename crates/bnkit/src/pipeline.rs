@@ -134,17 +134,20 @@ pub fn fold(job: &FoldJob, progress: &dyn Progress) -> Result<FoldReport> {
     }
     let model = open(job, progress)?;
     let plan = fold::plan(&model, &job.fold).map_err(|error| error.in_file(&job.input))?;
-    carry_out(job, model, plan, progress)
+    let input = describe_input(&model, &job.input);
+    carry_out(job, input, Some(model), plan, progress)
 }
 
 /// Folds without looking at weights before they are written. `None` if one is bad, or if there is anything else to say than what
 /// was written: then a plan that looks must decide.
 fn fold_unseen(job: &FoldJob, progress: &dyn Progress) -> Result<Option<FoldReport>> {
     let model = open(job, progress)?;
-    let Ok(Some(plan)) = fold::plan_unseen(&model, &job.fold) else {
+    let input = describe_input(&model, &job.input);
+    // Of very many nodes, a copy of the model is as large as all that is needed besides, so the plan gets the only one.
+    let Ok(Some(plan)) = fold::plan_unseen(model, &job.fold) else {
         return Ok(None);
     };
-    match carry_out(job, model, plan, progress) {
+    match carry_out(job, input, None, plan, progress) {
         Err(Error::Model(ModelError::NotFinite)) => Ok(None),
         done => done.map(|report| Some(report).filter(|report| report.output.is_some())),
     }
@@ -158,30 +161,31 @@ fn open(job: &FoldJob, progress: &dyn Progress) -> Result<Model> {
     Ok(model)
 }
 
-/// What follows the plan: the proof, the output, the report.
+/// What follows the plan: the proof, the output, the report. The proof and the kept statistics need the model as it was.
 fn carry_out(
     job: &FoldJob,
-    model: Model,
+    input: InputFile,
+    original: Option<Model>,
     mut plan: Plan,
     progress: &dyn Progress,
 ) -> Result<FoldReport> {
     let hashing = (job.hash || job.provenance).then(|| hash::in_background(&job.input));
-    let verification = match (&job.output, &job.verify) {
-        (None, _) => None,
-        (Some(_), _) if !plan.errors.is_empty() => None,
-        (Some(_), None) => Some(Verification::skipped()),
-        (Some(_), Some(options)) => {
+    let verification = match (&job.verify, &original) {
+        _ if job.output.is_none() || !plan.errors.is_empty() => None,
+        (Some(options), Some(original)) => {
             progress.begin(Phase::Proving, None);
             let options = options.ended_by(&job.interrupt);
-            let proof = verify::prove(&model, &plan, &job.fold, &options);
+            let proof = verify::prove(original, &plan, &job.fold, &options);
             Some(proof.map_err(|error| error.in_file(&job.input))?)
         }
+        _ => Some(Verification::skipped()),
     };
-    // The plan's lists are the report's from here on: of very many nodes they are large.
+    // The plan's lists are the report's from here on, and nobody asks for the proof's any more: of very many nodes they are large.
+    (plan.routes, plan.merges) = (Vec::new(), Vec::new());
     let mut report = FoldReport {
         schema: "bnkit.fold/1",
         tool: Tool::default(),
-        input: describe_input(&model, &job.input),
+        input,
         summary: plan.summary.clone(),
         sites: std::mem::take(&mut plan.sites),
         merges: std::mem::take(&mut plan.merged),
@@ -205,13 +209,12 @@ fn carry_out(
         job.interrupt.go_on()?;
         record(&mut plan, job, &report)?;
         // Before the model, as all that belongs to it: a folded model without its statistics cannot be undone.
-        if let Some(stats) = &job.keep_stats {
+        if let (Some(stats), Some(original)) = (&job.keep_stats, &original) {
             plan.sites.clone_from(&report.sites);
-            files::write(stats, job.force, &plan.kept_stats(&model)?)?;
+            files::write(stats, job.force, &plan.kept_stats(original)?)?;
             report.kept_stats = Some(stats.display().to_string());
         }
-        // Of very many nodes, it is as large as all that is still needed.
-        drop(model);
+        drop(original);
         report.output = Some(write(&plan, output, job, progress)?);
     }
     if !job.hash {

@@ -312,7 +312,7 @@ impl Model {
         let value = self.define(scope, name, Origin::Node(node, 0), None);
         self.link_behind(node, None);
         let node = &mut self.nodes[node.index()];
-        node.outputs = vec![Some(value)];
+        node.outputs = Slots::from_slice(&[Some(value)]);
         node.attributes = vec![Attribute::constant(def)];
     }
 

@@ -279,12 +279,12 @@ impl<'m> Constants<'m> {
     }
 
     /// The operands of a node whose elements an evaluation needs: none where a type or a shape is all that counts.
-    fn operands(&self, id: NodeId) -> Vec<Option<ValueId>> {
+    fn operands(&self, id: NodeId) -> Slots {
         let node = self.model.node(id);
         match node.op_type.as_str() {
-            "CastLike" | "Dropout" => vec![node.input(0)],
+            "CastLike" | "Dropout" => Slots::from_slice(&[node.input(0)]),
             "Shape" if operators::known_shape(self.types, node, self.opset(id)).is_some() => {
-                Vec::new()
+                Slots::new()
             }
             _ => node.inputs.clone(),
         }

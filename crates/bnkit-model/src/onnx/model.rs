@@ -13,6 +13,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use smallvec::SmallVec;
+
 use super::external::ExternalFiles;
 use super::meanings::Meanings;
 use super::name::Name;
@@ -169,6 +171,9 @@ pub(crate) enum ItemKind {
     Other(u32),
 }
 
+/// The values in the slots of a node. As many as a BatchNorm has need no list of their own.
+pub type Slots = SmallVec<[Option<ValueId>; 5]>;
+
 /// A node.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -181,9 +186,9 @@ pub struct Node {
     /// The operator's domain; "" is ONNX's own ("ai.onnx" is read as "").
     pub domain: Name,
     /// What it reads; `None` where an optional input is absent. Never ends with `None`.
-    pub inputs: Vec<Option<ValueId>>,
+    pub inputs: Slots,
     /// What it writes; `None` where an optional output is absent. Never ends with `None`.
-    pub outputs: Vec<Option<ValueId>>,
+    pub outputs: Slots,
     /// Its attributes, in file order.
     pub attributes: Vec<Attribute>,
     /// Whether it still stands in the graph.

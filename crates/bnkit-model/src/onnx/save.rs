@@ -130,7 +130,7 @@ impl Model {
     fn write_message(&self, message: &Segments, output: &mut Output<'_>) -> Result<()> {
         for segment in message.iter() {
             match segment {
-                Segment::File(range) => output.copy(&self.source, range.clone())?,
+                Segment::File(range) => output.copy(&self.source, range)?,
                 Segment::Bytes(bytes) => output.write(bytes)?,
                 Segment::Elements(elements) => {
                     self.write_elements(&elements.tensor, elements.dtype, &mut |part| {

@@ -1,5 +1,6 @@
 //! A message in the making: ranges of the model file, bytes of our own, and the elements of tensors that are computed
-//! when they are written. Building one costs as much memory as there are pieces, not as there is data.
+//! when they are written. Building one costs as much memory as there are pieces, not as there is data, and of small
+//! pieces there may be very many: bytes of our own are in one list.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,12 +11,21 @@ use crate::wire;
 
 /// A piece of a message.
 #[derive(Debug)]
-pub(super) enum Segment {
+pub(super) enum Segment<'s> {
     /// A range of the model file.
     File(Range<u64>),
     /// Bytes.
-    Bytes(Vec<u8>),
+    Bytes(&'s [u8]),
     /// The elements of a tensor.
+    Elements(&'s Elements),
+}
+
+/// A piece as it is kept.
+#[derive(Debug)]
+enum Piece {
+    File(Range<u64>),
+    /// So many of the bytes, those behind what the piece before took.
+    Bytes(usize),
     Elements(Elements),
 }
 
@@ -32,7 +42,8 @@ pub(super) struct Elements {
 /// The pieces of a message, in order. Neighbours that can be one piece are.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
-    list: Vec<Segment>,
+    pieces: Vec<Piece>,
+    bytes: Vec<u8>,
     len: u64,
 }
 
@@ -43,17 +54,23 @@ impl Segments {
     }
 
     /// The pieces.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Segment> {
-        self.list.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = Segment<'_>> {
+        let mut bytes = self.bytes.as_slice();
+        self.pieces.iter().map(move |piece| match piece {
+            Piece::File(range) => Segment::File(range.clone()),
+            Piece::Bytes(count) => {
+                let (these, rest) = bytes.split_at(*count);
+                bytes = rest;
+                Segment::Bytes(these)
+            }
+            Piece::Elements(elements) => Segment::Elements(elements),
+        })
     }
 
     /// Appends a range of the model file.
     pub(super) fn copy(&mut self, range: Range<u64>) {
         self.len += range.end - range.start;
-        match self.list.last_mut() {
-            Some(Segment::File(last)) if last.end == range.start => last.end = range.end,
-            _ => self.list.push(Segment::File(range)),
-        }
+        self.push(Piece::File(range));
     }
 
     /// Appends a field with a varint.
@@ -72,17 +89,23 @@ impl Segments {
     }
 
     /// Appends a field with a message.
-    pub(super) fn message(&mut self, number: u32, message: Self) {
+    pub(super) fn message(&mut self, number: u32, mut message: Self) {
         self.write(|out| wire::put_len_header(out, number, message.len));
-        // A graph comes into the model as a whole: no more room than that takes.
-        if message.list.len() > self.list.len() {
-            self.list.reserve_exact(message.list.len());
-        }
-        for segment in message.list {
-            match segment {
-                Segment::File(range) => self.copy(range),
-                Segment::Bytes(bytes) => self.write(|out| out.extend_from_slice(&bytes)),
-                Segment::Elements(elements) => self.push(elements),
+        self.len += message.len;
+        if message.pieces.len() > self.pieces.len() {
+            // Of a graph that comes into its model, all is there already but what stands before it.
+            std::mem::swap(&mut self.pieces, &mut message.pieces);
+            std::mem::swap(&mut self.bytes, &mut message.bytes);
+            self.bytes.splice(0..0, message.bytes);
+            let joined = match (message.pieces.last_mut(), self.pieces.first()) {
+                (Some(last), Some(first)) => last.join(first),
+                _ => false,
+            };
+            self.pieces.splice(..usize::from(joined), message.pieces);
+        } else {
+            self.bytes.append(&mut message.bytes);
+            for piece in message.pieces {
+                self.push(piece);
             }
         }
     }
@@ -90,23 +113,37 @@ impl Segments {
     /// Appends a field with the elements of a tensor.
     pub(super) fn elements(&mut self, number: u32, elements: Elements) {
         self.write(|out| wire::put_len_header(out, number, elements.bytes));
-        self.push(elements);
-    }
-
-    fn push(&mut self, elements: Elements) {
         self.len += elements.bytes;
-        self.list.push(Segment::Elements(elements));
+        self.push(Piece::Elements(elements));
     }
 
     fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if !matches!(self.list.last(), Some(Segment::Bytes(_))) {
-            self.list.push(Segment::Bytes(Vec::new()));
+        let before = self.bytes.len();
+        write(&mut self.bytes);
+        let written = self.bytes.len() - before;
+        self.len += written as u64;
+        self.push(Piece::Bytes(written));
+    }
+
+    fn push(&mut self, piece: Piece) {
+        let joined = self.pieces.last_mut();
+        if !joined.is_some_and(|last| last.join(&piece)) {
+            self.pieces.push(piece);
         }
-        if let Some(Segment::Bytes(out)) = self.list.last_mut() {
-            let before = out.len();
-            write(out);
-            self.len += (out.len() - before) as u64;
+    }
+}
+
+impl Piece {
+    /// Whether `next` could be made a part of this piece.
+    fn join(&mut self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::File(range), Self::File(next)) if range.end == next.start => {
+                range.end = next.end;
+            }
+            (Self::Bytes(count), Self::Bytes(more)) => *count += more,
+            _ => return false,
         }
+        true
     }
 }
 
@@ -130,5 +167,45 @@ mod tests {
             ["File(0..9)", "Bytes([26, 12, 8, 5])", "File(10..30)"]
         );
         assert_eq!(outer.len(), 9 + 4 + 20);
+    }
+
+    /// The bytes of a message whose ranges stand for themselves.
+    fn told(segments: &Segments) -> String {
+        let told = segments.iter().map(|segment| match segment {
+            Segment::File(range) => format!("{range:?}"),
+            Segment::Bytes(bytes) => format!("{bytes:?}"),
+            Segment::Elements(_) => String::new(),
+        });
+        told.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_long_message_and_a_short_one_come_behind_what_is_there() {
+        for count in [1, 2, 3, 9] {
+            for first_is_file in [true, false] {
+                let mut inner = Segments::default();
+                let mut expected = String::new();
+                for index in 0..count {
+                    if index > 0 || first_is_file {
+                        let start = 100 * (index + 1);
+                        inner.copy(start..start + 10);
+                        expected += &format!(" {start}..{}", start + 10);
+                    }
+                    inner.varint(2, index);
+                    expected += &format!(" [16, {index}]");
+                }
+                let len = inner.len();
+                let mut outer = Segments::default();
+                outer.copy(0..4);
+                outer.bytes(1, b"ab");
+                outer.copy(8..9);
+                outer.message(3, inner);
+                outer.varint(4, 7);
+                let expected = format!("0..4 [10, 2, 97, 98] 8..9 [26, {len}]{expected} [32, 7]");
+                // Bytes behind bytes are one piece.
+                assert_eq!(told(&outer), expected.replace("] [", ", "));
+                assert_eq!(outer.len(), 4 + 4 + 1 + 2 + len + 2);
+            }
+        }
     }
 }

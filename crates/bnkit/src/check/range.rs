@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bnkit_model::onnx::{Base, Model, Payload, Recipe, TensorDef};
 
 use crate::Result;
-use crate::fold::{Plan, label};
+use crate::fold::{Before, Plan};
 
 /// Operators whose constants are weights that a quantiser would quantise.
 const WEIGHED: [&str; 4] = ["Conv", "ConvTranspose", "Gemm", "MatMul"];
@@ -39,7 +39,7 @@ pub(super) struct Features {
 /// # Errors
 /// If a tensor cannot be read.
 pub(super) fn changes(original: &Model, plan: &Plan) -> Result<Vec<Change>> {
-    let folded = plan.apply();
+    let (before, folded) = (Before::of(original), plan.apply());
     let absorbed = plan.routes.iter().flat_map(|route| &route.absorbed);
     let mut seen = HashSet::new();
     let mut changes = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn changes(original: &Model, plan: &Plan) -> Result<Vec<Change>> {
                 continue;
             };
             changes.push(Change {
-                node: label(original, folded, node).to_string(),
+                node: before.label(folded, node).to_string(),
                 tensor: name.to_string(),
                 max_abs: folded.magnitude(tensor)?.max_abs,
                 features: match slot <= 1 && WEIGHED.iter().any(|op| folded.node(node).is(op)) {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bnkit_model::onnx::{
-    AttributeValue, Constants, Dense, Edit, Model, Name, NewTensor, NodeId, NotConstant, Operand,
-    Origin, Recipe, Scale, ScopeId, TensorDef, Types, ValueId,
+    AttributeValue, Constants, Dense, Edit, Model, NewTensor, NodeId, NotConstant, Operand, Origin,
+    Recipe, Scale, ScopeId, TensorDef, Types, ValueId,
 };
 use bnkit_model::{DType, Error};
 
@@ -407,13 +407,6 @@ impl<'m> Context<'m> {
             Some(_) => Ok(affine.clone()),
         }
     }
-}
-
-/// The name of a node, as the input calls it if it is one of its own: an edit may have renamed what an unnamed one writes.
-pub(crate) fn label<'m>(original: &'m Model, changed: &'m Model, node: NodeId) -> &'m Name {
-    let known = node.index() < original.node_count();
-    let model = if known { original } else { changed };
-    model.label(node)
 }
 
 /// Refuses tensors with elements that their type cannot hold.

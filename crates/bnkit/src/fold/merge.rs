@@ -19,7 +19,8 @@ use std::collections::{HashMap, HashSet};
 
 use bnkit_model::onnx::{AttributeValue, Dim, Edit, Model, NodeId, Types};
 
-use super::context::{Context, label};
+use super::before::Before;
+use super::context::Context;
 use super::plan::Options;
 use crate::Result;
 use crate::explain::{Explanation, Kind};
@@ -119,8 +120,8 @@ type Outcome = Result<Option<Merging>>;
 /// The model to merge in, and what the plan knows of it.
 pub(crate) struct Setting<'s> {
     /// What the user knows.
-    pub original: &'s Model,
-    /// The copy that changes.
+    pub before: &'s Before,
+    /// The model that changes.
     pub model: &'s mut Model,
     pub types: &'s Types,
     pub options: &'s Options,
@@ -174,7 +175,7 @@ impl Merger {
                 sequence::merge(ground, node, refusals)
             })?;
         }
-        self.tell(setting.original, setting.sites);
+        self.tell(&mut setting);
         Ok(self.record.len() > before)
     }
 
@@ -202,7 +203,7 @@ impl Merger {
                 depth: &self.depth,
             };
             let Some(merging) = look(&ground, &mut refusals)? else {
-                let label = label(setting.original, setting.model, node);
+                let label = setting.before.label(setting.model, node);
                 self.refused
                     .extend(refusals.into_iter().map(|refusal| MergeRefusal {
                         node: label.to_string(),
@@ -216,7 +217,7 @@ impl Merger {
     }
 
     fn note(&mut self, setting: &mut Setting<'_>, at: NodeId, merging: Merging) {
-        let label = |node: NodeId| label(setting.original, setting.model, node);
+        let label = |node: NodeId| setting.before.label(setting.model, node);
         let into = label(merging.into).clone();
         let mut nodes = merging.record.nodes();
         nodes.retain(|&node| !setting.model.node(node).alive);
@@ -255,15 +256,16 @@ impl Merger {
     }
 
     /// Tells the BatchNorms that stay why they were not merged.
-    fn tell(&self, original: &Model, sites: &mut [(NodeId, Site)]) {
+    fn tell(&self, setting: &mut Setting<'_>) {
         let mut reasons: HashMap<&str, &MergeRefusal> = HashMap::new();
         for refused in &self.refused {
             if let Some(report::Evidence::Text(name)) = refused.refusal.evidence.get("branch") {
                 reasons.entry(name).or_insert(refused); // the first counts
             }
         }
-        for (node, site) in sites {
-            let why = reasons.get(original.label(*node).as_str());
+        for (node, site) in setting.sites.iter_mut() {
+            let label = setting.before.label(setting.model, *node);
+            let why = reasons.get(label.as_str());
             if let (Some(why), Some(refusal)) = (why, &mut site.refusal) {
                 let text = format!("{}: {}", why.refusal.code, why.refusal.message);
                 refusal.evidence.insert("merge", text.into());

@@ -1,5 +1,5 @@
-//! The plan: which BatchNorm goes where, and why the others stay. It works on a copy of the model's structure, on
-//! which every decision is carried out at once, so that the next one sees it; nothing large is read or computed twice.
+//! The plan: which BatchNorm goes where, and why the others stay. Every decision is carried out at once on the
+//! model's structure, so that the next one sees it; nothing large is read or computed twice.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use bnkit_model::onnx::{Edit, Model, NodeId, Types};
 
+use super::before::Before;
 use super::context::Context;
 use super::merge::{Merger, Setting};
 use super::unseen::Unseen;
@@ -62,7 +63,7 @@ pub struct Options {
 pub struct Plan {
     /// The model with everything done; computed tensors are recipes until they are written.
     folded: Model,
-    /// What was asked for, with all that was left alone: what an undo goes back to is made of it once more, by [`prepare`].
+    /// What was asked for, with all that was left alone: what an undo goes back to is made of it once more.
     options: Options,
     /// Every BatchNorm, in graph order.
     pub sites: Vec<Site>,
@@ -107,7 +108,9 @@ impl Plan {
     /// If something was done that cannot be undone, naming the node, or a tensor cannot be read.
     pub fn kept_stats(&self, original: &Model) -> Result<Vec<u8>> {
         let order = graph_order(original)?;
-        let (planner, _) = prepare(original, &self.options, &self.options.left_alone, &order)?;
+        let options = &self.options;
+        let mut planner = Planner::new(original.clone(), options, &options.left_alone, &order)?;
+        planner.clean()?;
         unfold::kept(&planner.model, &self.folded, &self.sites)
     }
 
@@ -138,7 +141,7 @@ pub fn plan(model: &Model, options: &Options) -> Result<Plan> {
 /// As [`plan`].
 pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>) -> Result<Plan> {
     let left_out = left_out | &options.left_alone;
-    plan_noting(model, options, &left_out, None)
+    plan_noting(model.clone(), options, &left_out, None)
 }
 
 /// As [`plan`], but leaves looking at scaled weights to saving, which fails with
@@ -146,23 +149,24 @@ pub fn plan_without(model: &Model, options: &Options, left_out: &HashSet<NodeId>
 ///
 /// # Errors
 /// As [`plan`].
-pub(crate) fn plan_unseen(model: &Model, options: &Options) -> Result<Option<Plan>> {
+pub(crate) fn plan_unseen(model: Model, options: &Options) -> Result<Option<Plan>> {
     let unseen = Unseen::default();
     let plan = plan_noting(model, options, &options.left_alone, Some(&unseen))?;
     Ok(unseen.are_good(plan.apply())?.then_some(plan))
 }
 
 fn plan_noting(
-    model: &Model,
+    model: Model,
     options: &Options,
     left_out: &HashSet<NodeId>,
     unseen: Option<&Unseen>,
 ) -> Result<Plan> {
-    let order = graph_order(model)?;
-    let (mut planner, mut cleaner) = prepare(model, options, left_out, &order)?;
+    let order = graph_order(&model)?;
+    let mut planner = Planner::new(model, options, left_out, &order)?;
     planner.unseen = unseen;
-    let data_norms = norms::find(model, &planner.types);
-    planner.chains = Chains::survey(&planner.context(false), model, &order);
+    let data_norms = norms::find(&planner.model, &planner.types);
+    let mut cleaner = planner.clean()?;
+    planner.chains = Chains::survey(&planner.context(false), &planner.before, &order);
     let batch_norms: Vec<NodeId> = planner.sites.iter().map(|&(node, _)| node).collect();
     // A fold can open the way for one before it (a BatchNorm whose Add it absorbed, say), so go on while any succeeds.
     let mut merger = Merger::default();
@@ -177,7 +181,7 @@ fn plan_noting(
     planner.finish_errors(options);
     // Nobody asks any more, and of very many values they are large.
     planner.types = Types::default();
-    cleaner.drop_unread(&mut planner.model, model)?;
+    cleaner.drop_unread(&mut planner.model, &planner.before)?;
     if let Some(value) = planner.model.dangling() {
         // Never seen; but a file that no engine can load must not be written.
         let name = &planner.model.value(value).name;
@@ -186,6 +190,7 @@ fn plan_noting(
         )));
     }
     let Planner {
+        before,
         model: folded,
         sites,
         routes,
@@ -211,7 +216,7 @@ fn plan_noting(
         skipped: count(Decision::Skipped),
         affines_folded,
         to_eval: cleaner.to_eval,
-        nodes_before: model.nodes().count(),
+        nodes_before: before.nodes,
         nodes_after: folded.nodes().count(),
     };
     Ok(Plan {
@@ -243,51 +248,8 @@ fn graph_order(model: &Model) -> Result<Vec<NodeId>> {
     Ok(order)
 }
 
-/// A planner before the first affine moves: the BatchNorms looked at, the model in eval mode. The same each time: edits are numbered
-/// in their order, so what is made again fits what was planned from it.
-fn prepare<'p>(
-    model: &'p Model,
-    options: &'p Options,
-    left_out: &'p HashSet<NodeId>,
-    order: &[NodeId],
-) -> Result<(Planner<'p>, Cleaner)> {
-    let choice = Choice::new(&options.only, &options.skip)?;
-    let mut planner = Planner {
-        original: model,
-        model: model.clone(),
-        types: Types::derive(model),
-        options,
-        left_out,
-        sites: Vec::new(),
-        site_of: HashMap::new(),
-        routes: Vec::new(),
-        errors: Vec::new(),
-        affines_folded: 0,
-        chains: Chains::default(),
-        unseen: None,
-    };
-    for &node in order {
-        if !is_batch_norm(model, node) {
-            continue;
-        }
-        let skipped = !choice.takes(model.label(node)) || left_out.contains(&node);
-        let site = planner.survey(node, skipped)?;
-        planner.site_of.insert(node, planner.sites.len());
-        planner.sites.push((node, site));
-    }
-    let mut cleaner = Cleaner::default();
-    cleaner.set_eval_mode(
-        &mut planner.model,
-        &planner.types,
-        options.assume_constant,
-        &mut planner.sites,
-    )?;
-    cleaner.bypass_identities(&mut planner.model, &planner.types)?;
-    Ok((planner, cleaner))
-}
-
 struct Planner<'p> {
-    original: &'p Model,
+    before: Before,
     model: Model,
     types: Types,
     options: &'p Options,
@@ -302,7 +264,55 @@ struct Planner<'p> {
     unseen: Option<&'p Unseen>,
 }
 
-impl Planner<'_> {
+impl<'p> Planner<'p> {
+    /// Looks at the BatchNorms of a model. `order`: its nodes, in an order in which they can be computed.
+    fn new(
+        model: Model,
+        options: &'p Options,
+        left_out: &'p HashSet<NodeId>,
+        order: &[NodeId],
+    ) -> Result<Self> {
+        let choice = Choice::new(&options.only, &options.skip)?;
+        let mut planner = Planner {
+            before: Before::of(&model),
+            types: Types::derive(&model),
+            model,
+            options,
+            left_out,
+            sites: Vec::new(),
+            site_of: HashMap::new(),
+            routes: Vec::new(),
+            errors: Vec::new(),
+            affines_folded: 0,
+            chains: Chains::default(),
+            unseen: None,
+        };
+        let is_ours = |&&node: &&NodeId| is_batch_norm(&planner.model, node);
+        let batch_norms: Vec<NodeId> = order.iter().filter(is_ours).copied().collect();
+        planner.sites.reserve_exact(batch_norms.len());
+        for node in batch_norms {
+            let skipped = !choice.takes(planner.model.label(node)) || left_out.contains(&node);
+            let site = planner.survey(node, skipped)?;
+            planner.site_of.insert(node, planner.sites.len());
+            planner.sites.push((node, site));
+        }
+        Ok(planner)
+    }
+
+    /// Puts the model into eval mode, before the first affine moves. What it is then is the same each time: edits are numbered in
+    /// their order, so what is made again fits what was planned from it.
+    fn clean(&mut self) -> Result<Cleaner> {
+        let mut cleaner = Cleaner::default();
+        cleaner.set_eval_mode(
+            &mut self.model,
+            &self.types,
+            self.options.assume_constant,
+            &mut self.sites,
+        )?;
+        cleaner.bypass_identities(&mut self.model)?;
+        Ok(cleaner)
+    }
+
     fn context(&self, may_add_nodes: bool) -> Context<'_> {
         Context {
             may_add_nodes,
@@ -315,7 +325,7 @@ impl Planner<'_> {
 
     fn merge(&mut self, merger: &mut Merger) -> Result<bool> {
         merger.run(Setting {
-            original: self.original,
+            before: &self.before,
             model: &mut self.model,
             types: &self.types,
             options: self.options,

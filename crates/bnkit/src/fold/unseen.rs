@@ -96,7 +96,9 @@ mod tests {
     fn good_weights_make_the_same_model() {
         let model = net([0.5, -2.0], [3.0, 0.25]);
         let options = Options::default();
-        let unseen = plan_unseen(&model, &options).unwrap().expect("a plan");
+        let unseen = plan_unseen(model.clone(), &options)
+            .unwrap()
+            .expect("a plan");
         let seen = plan(&model, &options).unwrap();
         assert_eq!(seen.summary.folded, 1);
         assert_eq!(bytes(&unseen).unwrap(), bytes(&seen).unwrap());
@@ -106,7 +108,7 @@ mod tests {
     fn bad_weights_are_found_when_they_are_written() {
         for bad in [f64::NAN, f64::INFINITY, 2e38] {
             let model = net([0.5, bad], [1.0, 3.0]);
-            let unseen = plan_unseen(&model, &Options::default()).unwrap();
+            let unseen = plan_unseen(model, &Options::default()).unwrap();
             let written = bytes(&unseen.expect("a plan"));
             assert!(
                 matches!(written, Err(Error::NotFinite)),
@@ -118,6 +120,6 @@ mod tests {
     #[test]
     fn a_weight_that_was_bad_in_between_is_left_to_a_plan_that_looks() {
         let model = net([0.5, 2e38], [3.0, 0.25]);
-        assert!(plan_unseen(&model, &Options::default()).unwrap().is_none());
+        assert!(plan_unseen(model, &Options::default()).unwrap().is_none());
     }
 }

@@ -48,7 +48,7 @@ impl Loader<'_> {
         span: Option<Span>,
     ) -> Result<NodeId> {
         let id = NodeId::new(self.model.nodes.len());
-        let mut outputs = Vec::with_capacity(header.outputs.len());
+        let mut outputs = Slots::with_capacity(header.outputs.len());
         for (slot, name) in header.outputs.iter().enumerate() {
             outputs.push(match name.as_str() {
                 "" => None,
@@ -68,7 +68,7 @@ impl Loader<'_> {
             name: header.name.into(),
             op_type: self.text(&header.op_type),
             domain: self.text(domain),
-            inputs: Vec::new(),
+            inputs: Slots::new(),
             outputs,
             attributes: Vec::new(),
             alive: true,
@@ -84,7 +84,7 @@ impl Loader<'_> {
 
     /// Connects what a node reads.
     fn inputs(&mut self, scope: ScopeId, id: NodeId, names: &[String]) -> Result<()> {
-        let mut inputs = Vec::with_capacity(names.len());
+        let mut inputs = Slots::with_capacity(names.len());
         for (slot, name) in names.iter().enumerate() {
             if name.is_empty() {
                 inputs.push(None);
@@ -185,7 +185,7 @@ impl Loader<'_> {
 /// ONNX's own operators with graphs inside.
 const HAVE_BODIES: [&str; 4] = ["If", "Loop", "Scan", "SequenceMap"];
 
-fn drop_absent(slots: &mut Vec<Option<ValueId>>) {
+fn drop_absent(slots: &mut Slots) {
     while slots.last() == Some(&None) {
         slots.pop();
     }

@@ -6,7 +6,6 @@ use bnkit_model::onnx::{Name, NodeId};
 use super::Planner;
 use crate::Result;
 use crate::fold::absorb::constant_affine;
-use crate::fold::context::label;
 use crate::fold::walk::Journey;
 use crate::refusal::Stop;
 use crate::report::{Decision, Refusal, Site};
@@ -104,7 +103,7 @@ impl Planner<'_> {
 
     /// What absorbed and what was passed, as the report names it.
     fn names(&self, journey: &Journey) -> (Vec<Name>, Vec<Name>) {
-        let label = |&node: &NodeId| label(self.original, &self.model, node).clone();
+        let label = |&node: &NodeId| self.before.label(&self.model, node).clone();
         let into = journey
             .arrivals
             .iter()
