@@ -286,7 +286,7 @@ fn a_type_or_a_shape_is_all_that_counts() {
     let tensor = Constants::new(&model, &types, false).tensor(y).unwrap();
     assert_eq!(
         (tensor.dtype, tensor.dims.clone()),
-        (bnkit_model::DType::F32, vec![2])
+        (bnkit_model::DType::F32, [2].into())
     );
     let error = evaluated(18, "x: n,3,8,8", "Shape x -> y").unwrap_err();
     assert_eq!(error, "it is computed from \"x\", which is not constant");

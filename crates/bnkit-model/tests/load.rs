@@ -41,7 +41,7 @@ fn a_graph_knows_who_defines_and_who_reads() {
     assert_eq!(model.producer(conv), Some((nodes[0].0, 0)));
     let w = model.value(nodes[0].1.input(1).unwrap());
     assert_eq!(w.origin, Origin::Initializer);
-    assert_eq!(w.tensor.as_ref().unwrap().dims, [2, 1, 1, 1]);
+    assert_eq!(w.tensor.as_ref().unwrap().dims, [2, 1, 1, 1].into());
     let y = nodes[1].1.output(0).unwrap();
     assert!(model.value(y).is_output());
     assert_eq!(model.scope(model.main()).onnx_opset(), Some(17));

@@ -355,7 +355,7 @@ fn what_is_not_finite_is_seen() {
 #[test]
 fn recipes_that_do_not_fit_are_errors() {
     let (model, _) = weight();
-    let short = TensorDef::computed(DType::F32, vec![3], Arc::new(Recipe::values(vec![1.0])));
+    let short = TensorDef::computed(DType::F32, [3].into(), Arc::new(Recipe::values(vec![1.0])));
     assert!(
         model
             .read_tensor(&short)

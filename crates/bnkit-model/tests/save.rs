@@ -658,7 +658,7 @@ fn what_must_be_finite_and_is_not_is_not_written() {
             value: initializer(&model, "checked"),
             tensor: NewTensor {
                 dtype,
-                dims: vec![values.len()],
+                dims: [values.len()].into(),
                 recipe: Arc::new(recipe),
             },
         };

@@ -268,7 +268,7 @@ fn of_graph(model: &Model) -> Vec<Entry> {
                 name: def.dtype.to_string(),
                 onnx: Some(def.dtype),
             },
-            dims: def.dims.clone(),
+            dims: def.dims.to_vec(),
             bytes: def.dtype.byte_len(def.len() as u64).unwrap_or(0),
             at: At::Graph(def),
         });

@@ -167,7 +167,7 @@ impl<'m> Constants<'m> {
         }
         let (dtype, dims) = (array.dtype, array.dims.clone());
         let recipe = Recipe::values(array.into_f64());
-        Ok(TensorDef::computed(dtype, dims, recipe.into()).into())
+        Ok(TensorDef::computed(dtype, dims.into(), recipe.into()).into())
     }
 
     /// The elements of the constant `value`, widened to f64; what is computed is not rounded.
@@ -212,7 +212,7 @@ impl<'m> Constants<'m> {
     /// Element type and dimensions of what a Constant node holds.
     pub(super) fn literal_header(node: &Node) -> Option<(DType, Vec<usize>)> {
         Some(match literal(node).ok()? {
-            Literal::Tensor(tensor) => (tensor.dtype, tensor.dims.clone()),
+            Literal::Tensor(tensor) => (tensor.dtype, tensor.dims.to_vec()),
             Literal::Float(_) => (DType::F32, Vec::new()),
             Literal::Floats(values) => (DType::F32, vec![values.len()]),
             Literal::Int(_) => (DType::I64, Vec::new()),

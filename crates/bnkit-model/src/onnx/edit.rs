@@ -31,7 +31,7 @@ pub struct NewTensor {
     /// The element type it is rounded to.
     pub dtype: DType,
     /// Its dimensions.
-    pub dims: Vec<usize>,
+    pub dims: Arc<[usize]>,
     /// How it is computed.
     pub recipe: Arc<Recipe>,
 }
@@ -121,7 +121,7 @@ pub enum Edit {
         /// The element type.
         dtype: DType,
         /// Its dimensions.
-        dims: Vec<usize>,
+        dims: Arc<[usize]>,
         /// Where the elements are; exactly as many bytes as type and dimensions say.
         elements: Stored,
     },

@@ -1,4 +1,5 @@
-//! What the names of a scope mean. There are as many as values, so the table holds ids alone: the texts are in the values.
+//! What the names of a scope mean, and how many values bear a name. There are as many as values, so the tables hold ids alone: the
+//! texts are in the values.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -46,9 +47,76 @@ impl Meanings {
     }
 }
 
+/// How many values bear each name. The values are those of the model, always the same list.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bearers {
+    /// One that bears the name, or did, and how many do.
+    counts: HashTable<(ValueId, u32)>,
+    hasher: RandomState,
+}
+
+impl Bearers {
+    /// How many values bear `name`.
+    pub(crate) fn count(&self, name: &str, values: &[Value]) -> u32 {
+        let is_it = |(id, _): &(ValueId, u32)| values[id.index()].name == *name;
+        let found = self.counts.find(self.hasher.hash_one(name), is_it);
+        found.map_or(0, |&(_, count)| count)
+    }
+
+    /// `id` bears its name from now on.
+    pub(super) fn add(&mut self, id: ValueId, values: &[Value]) {
+        let name = |&(id, _): &(ValueId, u32)| values[id.index()].name.as_str();
+        let wanted = (id, 1);
+        let hash = |entry: &(ValueId, u32)| self.hasher.hash_one(name(entry));
+        let is_it = |other: &(ValueId, u32)| name(other) == name(&wanted);
+        match self.counts.entry(hash(&wanted), is_it, hash) {
+            Entry::Occupied(mut entry) => entry.get_mut().1 += 1,
+            Entry::Vacant(entry) => {
+                entry.insert(wanted);
+            }
+        }
+    }
+
+    /// `id` bears its name no longer.
+    pub(super) fn remove(&mut self, id: ValueId, values: &[Value]) {
+        let name = values[id.index()].name.as_str();
+        let is_it = |(other, _): &(ValueId, u32)| values[other.index()].name == *name;
+        let Ok(mut entry) = self.counts.find_entry(self.hasher.hash_one(name), is_it) else {
+            return;
+        };
+        match entry.get_mut() {
+            (_, 1) => {
+                entry.remove();
+            }
+            (_, count) => *count -= 1,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bearers_of_a_name_come_and_go() {
+        let value = |name: &str| Value::new(ScopeId::new(0), name.into(), Origin::Input);
+        let values = ["a", "b", "a", "a"].map(value);
+        let mut bearers = Bearers::default();
+        let id = ValueId::new;
+        for index in 0..4 {
+            bearers.add(id(index), &values);
+        }
+        let counts = |bearers: &Bearers| ["a", "b", "c"].map(|name| bearers.count(name, &values));
+        assert_eq!(counts(&bearers), [3, 1, 0]);
+        // The first may go; the others still bear the name.
+        bearers.remove(id(0), &values);
+        bearers.remove(id(1), &values);
+        assert_eq!(counts(&bearers), [2, 0, 0]);
+        bearers.remove(id(3), &values);
+        bearers.remove(id(2), &values);
+        bearers.add(id(1), &values);
+        assert_eq!(counts(&bearers), [0, 1, 0]);
+    }
     use crate::onnx::model::{Origin, ScopeId};
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use smallvec::SmallVec;
 
 use super::external::ExternalFiles;
-use super::meanings::Meanings;
+use super::meanings::{Bearers, Meanings};
 use super::name::Name;
 use super::order::{Ends, Neighbours};
 use super::recipe::Recipe;
@@ -76,12 +76,12 @@ pub struct Model {
     /// Whether an edit changed `metadata`, so that it has to be compared with what the file holds.
     pub(crate) metadata_dirty: bool,
     /// The names of values of all scopes but the main graph, whose own table has the others.
-    pub(crate) inner_names: NameTable,
+    pub(crate) inner_names: Bearers,
     /// The names of the nodes that stand in the graph, once a fresh one was asked for.
     pub(crate) node_names: OnceLock<NameTable>,
 }
 
-/// How many values or nodes bear a name; what a fresh name must not be in.
+/// How many nodes bear a name; what a fresh name must not be in.
 pub(crate) type NameTable = HashMap<Name, u32>;
 
 /// What kind of scope this is.
@@ -398,8 +398,8 @@ impl fmt::Display for Dim {
 pub struct TensorDef {
     /// The element type.
     pub dtype: DType,
-    /// The dimensions.
-    pub dims: Vec<usize>,
+    /// The dimensions. Those of a file's tensors are shared: many are of the same shape.
+    pub dims: Arc<[usize]>,
     /// Where the elements are.
     pub payload: Payload,
     /// The `TensorProto` message, without tag and length.
@@ -408,7 +408,7 @@ pub struct TensorDef {
 
 impl TensorDef {
     /// A tensor that is not in the file: what `recipe` makes.
-    pub fn computed(dtype: DType, dims: Vec<usize>, recipe: Arc<Recipe>) -> Self {
+    pub fn computed(dtype: DType, dims: Arc<[usize]>, recipe: Arc<Recipe>) -> Self {
         Self {
             dtype,
             dims,
@@ -418,7 +418,7 @@ impl TensorDef {
     }
 
     /// A tensor whose elements are those of another checkpoint.
-    pub fn borrowed(dtype: DType, dims: Vec<usize>, elements: Stored) -> Self {
+    pub fn borrowed(dtype: DType, dims: Arc<[usize]>, elements: Stored) -> Self {
         Self {
             dtype,
             dims,

@@ -31,7 +31,7 @@ impl Model {
                 stored.source.read(stored.range)?
             }
         };
-        Tensor::new(tensor.dtype, tensor.dims.clone(), data)
+        Tensor::new(tensor.dtype, tensor.dims.to_vec(), data)
             .map_err(|error| self.in_tensor(tensor, error))
     }
 

@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::model::{Payload, TensorDef};
 use crate::tensor::element_count;
 use crate::{Error, Result};
@@ -15,8 +17,8 @@ use crate::{Error, Result};
 pub struct Recipe {
     /// What the factors are applied to.
     pub base: Base,
-    /// Factors, applied one after the other.
-    pub scales: Vec<Scale>,
+    /// Factors, applied one after the other. A fold brings one.
+    pub scales: SmallVec<[Scale; 1]>,
     /// Whether all elements must be finite once they are rounded. Nobody looks before they are written, and saving fails with
     /// [`Error::NotFinite`] if one is not.
     pub must_be_finite: bool,
@@ -45,7 +47,7 @@ impl Recipe {
     fn new(base: Base) -> Self {
         Self {
             base,
-            scales: Vec::new(),
+            scales: SmallVec::new(),
             must_be_finite: false,
         }
     }

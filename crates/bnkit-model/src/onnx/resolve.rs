@@ -58,7 +58,7 @@ impl Model {
     pub fn is_unique_name(&self, value: ValueId) -> bool {
         let Value { scope, name, .. } = self.value(value);
         let in_main = u32::from(self.meaning(self.main(), name).is_some());
-        if in_main + self.inner_names.get(name).copied().unwrap_or(0) <= 1 {
+        if in_main + self.inner_names.count(name, &self.values) <= 1 {
             return true;
         }
         let inside = |mut inner: ScopeId| {
@@ -90,7 +90,7 @@ impl Model {
     pub fn fresh_name(&self, wanted: &str) -> String {
         let main = self.main();
         fresh(wanted, |name| {
-            self.meaning(main, name).is_some() || self.inner_names.contains_key(name)
+            self.meaning(main, name).is_some() || self.inner_names.count(name, &self.values) > 0
         })
     }
 
@@ -113,9 +113,9 @@ impl Model {
 
     /// From now on the name of `id` means `id` in its scope. What it meant before, if anything.
     pub(super) fn bind(&mut self, id: ValueId) -> Option<ValueId> {
-        let Value { scope, name, .. } = &self.values[id.index()];
-        if *scope != self.main() {
-            *self.inner_names.entry(name.clone()).or_default() += 1;
+        let scope = self.value(id).scope;
+        if scope != self.main() {
+            self.inner_names.add(id, &self.values);
         }
         self.scopes[scope.index()].names.insert(id, &self.values)
     }
@@ -123,10 +123,10 @@ impl Model {
     /// The name of a value that is gone means nothing in its scope any more, or already another value.
     pub(super) fn unbind(&mut self, id: ValueId) {
         let main = self.main();
-        let Value { scope, name, .. } = &self.values[id.index()];
+        let scope = self.value(id).scope;
         self.scopes[scope.index()].names.remove(id, &self.values);
-        if *scope != main {
-            free(&mut self.inner_names, name);
+        if scope != main {
+            self.inner_names.remove(id, &self.values);
         }
     }
 

@@ -138,7 +138,7 @@ mod tests {
         let input = model.value(main.inputs[0]);
         assert_eq!(input.declared.as_deref(), Some(&declared));
         let constant = model.value(main.initializers[0]).tensor.as_ref().unwrap();
-        assert_eq!(constant.dims, [2, 1]);
+        assert_eq!(constant.dims, [2, 1].into());
         assert_eq!(model.read_f64(constant).unwrap(), [1.5, -2.0]);
         let (_, node) = model.nodes().next().unwrap();
         assert!(node.is("Mul") && node.inputs.len() == 2);

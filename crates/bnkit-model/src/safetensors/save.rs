@@ -100,7 +100,7 @@ impl<'m> NewTensor<'m> {
         Ok(Self {
             name,
             dtype,
-            shape: tensor.dims.clone(),
+            shape: tensor.dims.to_vec(),
             contents: Contents::OfModel(model, tensor),
         })
     }

@@ -93,7 +93,7 @@ impl Change<'_> {
     fn tensor(&self) -> NewTensor {
         NewTensor {
             dtype: self.dtype,
-            dims: vec![self.values.len()],
+            dims: [self.values.len()].into(),
             recipe: Arc::new(Recipe::values(self.values.to_vec())),
         }
     }

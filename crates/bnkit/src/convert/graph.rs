@@ -97,7 +97,7 @@ pub(super) fn weights(model: &Model) -> Weights {
         } else if is_weight(&tensor) {
             add(&mut found, value, &tensor, None);
         } else {
-            let what = left_out(model, value, Some(tensor.dtype), tensor.dims.clone());
+            let what = left_out(model, value, Some(tensor.dtype), tensor.dims.to_vec());
             found.left_out.push(what);
         }
     }
@@ -110,7 +110,7 @@ pub(super) fn weights(model: &Model) -> Weights {
                 found.left_out.push(LeftOut {
                     why: INSIDE,
                     matters: true,
-                    ..left_out(model, value, Some(tensor.dtype), tensor.dims.clone())
+                    ..left_out(model, value, Some(tensor.dtype), tensor.dims.to_vec())
                 });
             }
         }

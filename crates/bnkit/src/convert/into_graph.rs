@@ -98,7 +98,7 @@ fn matched(
         .map(|weight| Side {
             name: weight.name.clone(),
             dtype: Some(weight.tensor.dtype),
-            shape: weight.tensor.dims.clone(),
+            shape: weight.tensor.dims.to_vec(),
         })
         .collect();
     if let Some(dtype) = dtype
@@ -296,7 +296,7 @@ fn describe(weights: &[Weight], dict: &StateDict, matches: &Matches) -> Matching
             .map(|weight| Unmatched {
                 name: weight.name.clone(),
                 dtype: weight.tensor.dtype.to_string(),
-                shape: weight.tensor.dims.clone(),
+                shape: weight.tensor.dims.to_vec(),
             })
             .collect(),
         unused: (matches.unused.iter().map(tensor))

@@ -49,7 +49,7 @@ pub(super) fn from_onnx(
                 report.left_out.push(LeftOut {
                     name: weight.name,
                     dtype: weight.tensor.dtype.to_string(),
-                    shape: weight.tensor.dims,
+                    shape: weight.tensor.dims.to_vec(),
                     why: NO_TYPE,
                     matters: true,
                 });

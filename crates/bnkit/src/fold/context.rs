@@ -267,12 +267,12 @@ impl<'m> Context<'m> {
     pub(crate) fn dense(
         &self,
         dtype: DType,
-        dims: Vec<usize>,
+        dims: impl Into<Arc<[usize]>>,
         values: Vec<f64>,
     ) -> Answer<NewTensor> {
         let new = NewTensor {
             dtype,
-            dims,
+            dims: dims.into(),
             recipe: Arc::new(Recipe::values(values)),
         };
         require_range(self.model, &new)?;

@@ -102,7 +102,8 @@ pub(crate) fn require_declared(
         return Ok(());
     };
     let differs = |(dim, &size): (&Dim, &usize)| dim.known().is_some_and(|dim| dim != size as u64);
-    if declared.len() == weight.dims.len() && !declared.iter().zip(&weight.dims).any(differs) {
+    if declared.len() == weight.dims.len() && !declared.iter().zip(weight.dims.iter()).any(differs)
+    {
         return Ok(());
     }
     let name = &context.model.value(value).name;
@@ -156,7 +157,7 @@ pub(crate) fn convolution(
     let transposed = context.model.node(node).is("ConvTranspose");
     require_slots(context, node, (3, 1))?;
     require_declared(context, node, 1, weight)?;
-    let [first, second, kernel @ ..] = weight.dims.as_slice() else {
+    let [first, second, kernel @ ..] = &*weight.dims else {
         let what = format!("has a weight of shape {:?}", weight.dims);
         return Err(mismatch(context, node, what));
     };

@@ -46,7 +46,7 @@ impl Unseen {
         for recipe in unwritten {
             let dims = match &recipe.base {
                 Base::Stored(base) => base.dims.clone(),
-                Base::Values(values) => vec![values.len()],
+                Base::Values(values) => [values.len()].into(),
             };
             let tensor = NewTensor {
                 dtype: DType::F32,

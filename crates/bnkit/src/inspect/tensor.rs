@@ -109,7 +109,7 @@ fn in_graph(checkpoint: &Checkpoint, model: &Model, name: &str) -> Result<Tensor
         place: place(&def),
         readers: Some(readers(model, value)),
         values: values_of(model, &def)?,
-        dims: def.dims.clone(),
+        dims: def.dims.to_vec(),
     })
 }
 

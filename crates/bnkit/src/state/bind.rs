@@ -258,13 +258,13 @@ impl Bound {
     }
 
     /// Types and shapes that the content of a tensor is worth reading for; both ways for two axes.
-    fn wanted(&self, values: &[ValueId]) -> BTreeSet<(i32, Vec<usize>)> {
+    fn wanted(&self, values: &[ValueId]) -> BTreeSet<(i32, Arc<[usize]>)> {
         let mut wanted = BTreeSet::new();
         for &value in values {
             if let Some(def) = &self.model.value(value).tensor {
                 wanted.insert((def.dtype.to_onnx(), def.dims.clone()));
                 if let [rows, columns] = def.dims[..] {
-                    wanted.insert((def.dtype.to_onnx(), vec![columns, rows]));
+                    wanted.insert((def.dtype.to_onnx(), [columns, rows].into()));
                 }
             }
         }
@@ -332,7 +332,7 @@ fn borrow(dict: &StateDict, tensor: &Tensor, value: ValueId, own: &TensorDef) ->
     let elements = dict.stored(tensor);
     match dtype_of(tensor.dtype) {
         Some(stored) if stored != own.dtype => {
-            let base = TensorDef::borrowed(stored, tensor.shape.clone(), elements);
+            let base = TensorDef::borrowed(stored, tensor.shape.clone().into(), elements);
             let tensor = NewTensor {
                 dtype: own.dtype,
                 dims: own.dims.clone(),
@@ -357,7 +357,7 @@ fn widens(from: DType, to: DType) -> bool {
 
 /// The tensor of the checkpoint can stand for the constant of the graph.
 fn check(dict: &StateDict, tensor: &Tensor, own: &TensorDef) -> Result<()> {
-    let message = if tensor.shape != own.dims {
+    let message = if *tensor.shape != *own.dims {
         format!(
             "it has shape {:?}, the graph has {:?}: is it the graph of another network?",
             tensor.shape, own.dims
@@ -398,14 +398,14 @@ impl Contents {
     fn of(
         dict: &StateDict,
         tied: &BTreeSet<usize>,
-        wanted: &BTreeSet<(i32, Vec<usize>)>,
+        wanted: &BTreeSet<(i32, Arc<[usize]>)>,
     ) -> Result<Self> {
         let mut known: HashMap<Key, Vec<Tie>> = HashMap::new();
         for (place, tensor) in dict.tensors().iter().enumerate() {
             let Some(dtype) = dtype_of(tensor.dtype).filter(|dtype| dtype.is_float()) else {
                 continue;
             };
-            let kind = (dtype.to_onnx(), tensor.shape.clone());
+            let kind = (dtype.to_onnx(), tensor.shape.clone().into());
             if tied.contains(&place) || !wanted.contains(&kind) {
                 continue;
             }

@@ -315,7 +315,7 @@ impl<'c> Carrier<'c> {
                 ),
             ));
         }
-        tensor.dims = vec![count];
+        tensor.dims = [count].into();
         wanted.added.entry(weight).or_default().push(Use {
             node,
             slot,
@@ -459,7 +459,7 @@ impl<'c> Carrier<'c> {
             wanted.added.entry(tie.tensor).or_default().push(Use {
                 node: absorbed.node,
                 slot: usize::MAX,
-                tensor: TensorDef::computed(dtype, vec![count], recipe.into()),
+                tensor: TensorDef::computed(dtype, [count].into(), recipe.into()),
                 transposed: false,
             });
         }

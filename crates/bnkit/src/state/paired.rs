@@ -72,7 +72,7 @@ pub(crate) fn graph(pairs: &[Pair], dict: &StateDict) -> Result<Paired> {
         edits.push(Edit::BorrowConstant {
             value,
             dtype: float(dict, tensor)?,
-            dims,
+            dims: dims.into(),
             elements: dict.stored(tensor),
         });
     }

@@ -157,7 +157,7 @@ impl Layers<'_> {
                 let recipe = bnkit_model::onnx::Recipe::values(values.to_f64()?);
                 Ok(Content {
                     model: self.folded,
-                    tensor: TensorDef::computed(dtype, values.dims().to_vec(), recipe.into()),
+                    tensor: TensorDef::computed(dtype, values.dims().into(), recipe.into()),
                 })
             }
         }

@@ -94,7 +94,7 @@ fn contents<'m>(new: &New, folded: &'m Model) -> Contents<'m> {
 
 fn added<'m>(name: &str, new: &New, folded: &'m Model) -> Result<NewTensor<'m>> {
     let (dtype, shape) = match new {
-        New::Folded { tensor, .. } => (tensor.dtype, tensor.dims.clone()),
+        New::Folded { tensor, .. } => (tensor.dtype, tensor.dims.to_vec()),
         New::Values(values) => (values.dtype(), values.dims().to_vec()),
     };
     let dtype = of_dtype(dtype).ok_or_else(|| {

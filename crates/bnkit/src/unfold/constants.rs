@@ -42,7 +42,7 @@ impl Restorer<'_> {
                 kept,
             } => {
                 let folded = self.read_constant(self.node(reader)?, *slot)?;
-                if folded.dims != constant.dims || scales.is_empty() {
+                if *folded.dims != *constant.dims || scales.is_empty() {
                     return Err(wrong("another shape than the folded tensor's"));
                 }
                 let mut inverse = Vec::new();
@@ -62,7 +62,7 @@ impl Restorer<'_> {
         };
         Ok(NewTensor {
             dtype,
-            dims: constant.dims.clone(),
+            dims: constant.dims.clone().into(),
             recipe: Arc::new(recipe),
         })
     }

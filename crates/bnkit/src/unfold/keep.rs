@@ -319,7 +319,7 @@ impl Keeper<'_> {
         };
         Ok(Constant {
             value: reference,
-            dims: was.dims.clone(),
+            dims: was.dims.to_vec(),
             content,
         })
     }

@@ -232,7 +232,7 @@ impl<'m> Encoder<'m> {
             )));
         };
         let mut shape = Segments::default();
-        for &dim in &tensor.dims {
+        for &dim in tensor.dims.iter() {
             let mut size = Segments::default();
             size.varint(1, dim as u64);
             shape.message(1, size);

@@ -54,7 +54,7 @@ impl Encoder<'_> {
             bytes,
         };
         let mut out = Segments::default();
-        for &dim in &tensor.dims {
+        for &dim in tensor.dims.iter() {
             out.varint(1, dim as u64);
         }
         out.varint(2, dtype.to_onnx() as u64);

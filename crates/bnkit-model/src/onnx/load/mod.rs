@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use prost::Message;
 
-use super::meanings::Meanings;
+use super::meanings::{Bearers, Meanings};
 use super::model::*;
 use super::name::Name;
 use super::resolve;
@@ -62,7 +62,7 @@ impl Model {
             items: Vec::new(),
             metadata: Vec::new(),
             metadata_dirty: false,
-            inner_names: NameTable::new(),
+            inner_names: Bearers::default(),
             node_names: OnceLock::new(),
         };
         if source.is_empty() {
@@ -72,6 +72,7 @@ impl Model {
         let mut loader = Loader {
             model: &mut model,
             texts: HashSet::new(),
+            shapes: HashSet::new(),
         };
         loader
             .model(&mut window)
@@ -89,6 +90,8 @@ struct Loader<'m> {
     model: &'m mut Model,
     /// Operators, domains and names of attributes: few, however many nodes there are.
     texts: HashSet<Name>,
+    /// The shapes of tensors: few, too.
+    shapes: HashSet<Arc<[usize]>>,
 }
 
 fn is_bytes(field: &Field) -> Result<()> {
@@ -255,6 +258,17 @@ impl Loader<'_> {
         let name = Name::from(text);
         self.texts.insert(name.clone());
         name
+    }
+
+    /// A tensor that has the one copy of its shape.
+    fn share(&mut self, mut tensor: TensorDef) -> Arc<TensorDef> {
+        match self.shapes.get(&tensor.dims) {
+            Some(known) => tensor.dims = known.clone(),
+            None => {
+                self.shapes.insert(tensor.dims.clone());
+            }
+        }
+        tensor.into()
     }
 
     /// Defines `name` in `scope`; every name is defined once in its scope.

@@ -142,7 +142,7 @@ impl Loader<'_> {
         let value = if !header.reference.is_empty() {
             AttributeValue::Reference(header.reference)
         } else if let Some(span) = header.tensor.filter(|_| matches!(header.kind, 0 | 4)) {
-            AttributeValue::Tensor(tensor(window, span).map_err(place)?.1.into())
+            AttributeValue::Tensor(self.share(tensor(window, span).map_err(place)?.1))
         } else if !header.graphs.is_empty() && matches!(header.kind, 0 | 5 | 10) {
             let node = &self.model.nodes[owner.index()];
             // What rules know to have no body is removed and exchanged as a whole.

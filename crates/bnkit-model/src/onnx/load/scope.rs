@@ -86,7 +86,7 @@ impl Loader<'_> {
                 }
                 None => self.define(scope, &name, Origin::Initializer)?,
             };
-            self.model.values[id.index()].tensor = Some(tensor.into());
+            self.model.values[id.index()].tensor = Some(self.share(tensor));
             self.model.scopes[scope.index()].initializers.push(id);
             items[item].kind = ItemKind::Initializer(id);
         }

@@ -1,5 +1,7 @@
 //! Reading the header of a tensor: its type, its shape, and where its elements are.
 
+use std::sync::Arc;
+
 use prost::Message;
 
 use super::{decode, is_bytes};
@@ -75,7 +77,11 @@ impl Header {
         let dim = |&dim: &i64| {
             usize::try_from(dim).map_err(|_| Error::invalid(format!("a dimension is {dim}")))
         };
-        let dims = self.dims.iter().map(dim).collect::<Result<Vec<usize>>>()?;
+        let dims = self
+            .dims
+            .iter()
+            .map(dim)
+            .collect::<Result<Arc<[usize]>>>()?;
         let dtype = DType::from_onnx(self.dtype);
         // Where a type has a size at all, that of the tensor must be a number of bytes a machine could have.
         let fits = |&count: &u64| {

@@ -66,7 +66,7 @@ fn read(context: &Context<'_>, node: NodeId) -> Answer<Gemm> {
     let b = context.weight(node, 1)?;
     require_declared(context, node, 1, &b)?;
     let transposed = context.int(node, "transB", 0)? != 0;
-    let [outer, inner] = *b.dims.as_slice() else {
+    let [outer, inner] = *b.dims else {
         let what = format!("has a B of shape {:?}, expected two axes", b.dims);
         return Err(mismatch(context, node, what));
     };

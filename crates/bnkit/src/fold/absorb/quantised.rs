@@ -102,7 +102,7 @@ fn find(context: &Context<'_>, node: NodeId, slot: usize) -> Answer<Option<Quant
             "has a quantisation scale that is not positive",
         );
     }
-    let axis = match scale.dims.as_slice() {
+    let axis = match &*scale.dims {
         [] | [1] => None,
         &[channels] => {
             let axis = context.int(id, "axis", 1)?;
@@ -277,7 +277,7 @@ fn put_scales(
     let dims = if becomes_vector {
         vec![count]
     } else {
-        quantised.scale.dims.clone()
+        quantised.scale.dims.to_vec()
     };
     let mut edits = context.put(node, 1, context.dense(dtype, dims, scales)?, "");
     if becomes_vector {
@@ -294,7 +294,7 @@ fn put_scales(
                 .dtype;
             let tensor = NewTensor {
                 dtype,
-                dims: vec![count],
+                dims: [count].into(),
                 recipe: Arc::new(Recipe::values(vec![zero; count])),
             };
             edits.extend(context.put(node, 2, tensor, ""));

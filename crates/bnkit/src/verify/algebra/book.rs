@@ -110,7 +110,7 @@ impl<'m> Book<'m> {
         let header = self.header(value)?;
         Ok(Numbers {
             values: self.model.read_f64(&header)?,
-            dims: header.dims.clone(),
+            dims: header.dims.to_vec(),
         })
     }
 

@@ -101,7 +101,7 @@ impl Case {
         let value = self.value(name);
         let tensor = NewTensor {
             dtype,
-            dims: dims.to_vec(),
+            dims: dims.into(),
             recipe: Arc::new(Recipe::values(values.to_vec())),
         };
         self.apply(Edit::SetConstant { value, tensor });
@@ -129,7 +129,7 @@ impl Case {
         let scope: ScopeId = self.folded.main();
         let tensor = NewTensor {
             dtype: DType::F32,
-            dims: dims.to_vec(),
+            dims: dims.into(),
             recipe: Arc::new(Recipe::values(values.to_vec())),
         };
         self.apply(Edit::AddConstant {

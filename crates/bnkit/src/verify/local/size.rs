@@ -286,7 +286,7 @@ fn constant_dims(model: &Model, types: &Types, node: &Node, slot: usize) -> Opti
             let sizes = dims.iter().filter_map(Dim::known).map(usize::try_from);
             sizes.collect::<Result<_, _>>().ok()
         }
-        _ => Some(constants.tensor(value).ok()?.dims.clone()),
+        _ => Some(constants.tensor(value).ok()?.dims.to_vec()),
     }
 }
 

@@ -30,7 +30,7 @@ pub(in crate::fold::absorb) fn bias(
     }
     Ok(Some(Dense {
         dtype: quantised.scale.dtype,
-        dims: quantised.codes.dims.clone(),
+        dims: quantised.codes.dims.to_vec(),
         values,
     }))
 }
@@ -77,7 +77,7 @@ pub(in crate::fold::absorb) fn put_bias(
             .with("node", context.model.label(quantised.node))
             .into())
     };
-    if dims != quantised.codes.dims {
+    if *dims != *quantised.codes.dims {
         return does_not_fit(format!(
             "the folded bias of {} has shape {dims:?}, its integers {:?}",
             context.model.describe(node),
@@ -116,7 +116,7 @@ pub(in crate::fold::absorb) fn put_bias(
     }
     let tensor = NewTensor {
         dtype: DType::I32,
-        dims,
+        dims: dims.into(),
         recipe: Arc::new(Recipe::values(codes)),
     };
     edits.extend(context.put(quantised.node, 0, tensor, ""));

@@ -83,11 +83,11 @@ fn change(plan: &Plan, slot: usize, change: impl Fn(&mut Vec<usize>, &mut Vec<f6
     let value = conv.input(slot).unwrap();
     let tensor = folded.value(value).tensor.clone().unwrap();
     let mut numbers = folded.read_f64(&tensor).unwrap();
-    let mut dims = tensor.dims.clone();
+    let mut dims = tensor.dims.to_vec();
     change(&mut dims, &mut numbers);
     let tensor = NewTensor {
         dtype: tensor.dtype,
-        dims,
+        dims: dims.into(),
         recipe: Arc::new(Recipe::values(numbers)),
     };
     folded
