@@ -2,7 +2,7 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `plan` | which BatchNorm goes where, in order; the copy of the model it is done on |
+//! | `plan` | which BatchNorm goes where, in order; the model it is done on |
 //! | `walk` | backwards and forwards along carriers to absorbers |
 //! | `absorb/` | operators that swallow an affine |
 //! | `carry/` | operators that an affine passes |
