@@ -13,6 +13,8 @@
 //! | `proof` | the pairs before and after, for the proof |
 //! | `explain` | what the codes mean |
 //! | `fold` | the job |
+//! | `folding` | the plan on the graph, carried back to the checkpoint |
+//! | `report` | what is said of it |
 //! | `options` | the job or that of a graph, whichever a file is for |
 //! | `pair` | a pairing to look at |
 //! | `recalibrate` | new statistics, from the network as a graph |
@@ -21,6 +23,7 @@ mod bind;
 mod carry;
 mod explain;
 mod fold;
+mod folding;
 pub mod groups;
 mod identity;
 mod names;
@@ -30,16 +33,18 @@ mod paired;
 pub mod pairing;
 mod proof;
 pub(crate) mod recalibrate;
+mod report;
 mod write;
 
 use bnkit_model::safetensors::StateDict;
 
 pub use bind::Binding;
 pub(crate) use explain::EXPLANATIONS;
-pub(crate) use fold::describe_input;
-pub use fold::{PairReport, PairingSource, StateFoldJob, StateReport, fold};
+pub use fold::{PairingSource, StateFoldJob, fold};
 pub use options::{PairingOptions, fold_checkpoint};
 pub use pair::{LeftReport, PairJob, PairingReport, pair};
+pub(crate) use report::describe_input;
+pub use report::{PairReport, StateReport};
 
 /// The tensors of a checkpoint, for those who go by names and shapes.
 pub fn entries(dict: &StateDict) -> Vec<groups::Entry> {

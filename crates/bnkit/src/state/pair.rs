@@ -6,8 +6,9 @@ use bnkit_model::safetensors::StateDict;
 use serde::Serialize;
 
 use super::entries;
-use super::fold::{PairReport, describe_input, overruled, report_pair};
+use super::folding::overruled;
 use super::pairing::{self, PresetChoice};
+use super::report::{PairReport, describe_input, report_pair};
 use crate::calibrate::files;
 use crate::report::{InputFile, Tool};
 use crate::{Error, Result};
