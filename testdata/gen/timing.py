@@ -12,6 +12,9 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
+# The system counts in KiB, the tables in MB.
+KIB = 1024 / 1e6
+
 Run = collections.namedtuple("Run", "seconds peak output")
 
 
@@ -34,7 +37,7 @@ def run(command, environment=None, codes=(0,)):
     if child.returncode not in codes:
         print(f"failed ({child.returncode}): {' '.join(map(str, command))}\n{output[-2000:]}", file=sys.stderr)
         return None
-    return Run(seconds, usage.ru_maxrss / 1000, output)
+    return Run(seconds, usage.ru_maxrss * KIB, output)
 
 
 def in_turn(contestants, rounds, warm_up=1):
@@ -87,7 +90,7 @@ def machine():
 
 def load():
     """What limits the numbers: the memory that cannot be seen, and a warning if something else keeps the machine busy."""
-    busy, floor = os.getloadavg()[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    busy, floor = os.getloadavg()[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
     note = f" The machine was busy (load {busy:.1f} at the start): read the ratios only." if busy > 0.7 else ""
     # The system counts what the child was before it became the command.
     return f" Peaks below about {floor:.0f} MB cannot be seen: that is the script itself.{note}"

@@ -15,6 +15,7 @@ use crate::convolve::{self, Which};
 use crate::operators::{
     exchange, exchange_bounds, hide_reversed, hide_slices, negative_padding, single_step,
 };
+use crate::parts::in_parts;
 use crate::quiet::catch;
 
 /// What runs a graph in eval mode.
@@ -85,15 +86,19 @@ fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> TractResult<T> {
 }
 
 /// tract's simplifications, as far as they end by themselves.
-fn declutter(model: &mut TypedModel) -> TractResult<()> {
-    let optimizer = Optimizer::declutter().stopping_at(steps(model));
-    optimizer.optimize(model)
+pub(crate) fn declutter(model: &mut TypedModel) -> TractResult<()> {
+    in_parts(model, |part| {
+        let optimizer = Optimizer::declutter().stopping_at(steps(part));
+        optimizer.optimize(part)
+    })
 }
 
 /// tract's choice of kernels, as far as it ends by itself.
-fn optimize(model: &mut TypedModel) -> TractResult<()> {
-    let optimizer = Optimizer::codegen().stopping_at(steps(model));
-    model.optimize_with_session(&mut optimizer.session())
+pub(crate) fn optimize(model: &mut TypedModel) -> TractResult<()> {
+    in_parts(model, |part| {
+        let optimizer = Optimizer::codegen().stopping_at(steps(part));
+        part.optimize_with_session(&mut optimizer.session())
+    })
 }
 
 /// Far more rewrites than a graph of this size needs. Some that tract makes undo each other (it takes what can be batched out of a

@@ -11,6 +11,7 @@
 //! | `session` | load and run: the way from bytes to outputs |
 //! | `normalise` | the rewrites that a copy of the model undergoes before tract sees it, one concern a file |
 //! | `compile` | from tract's graph to one that runs |
+//! | `parts` | large graphs, rewritten part by part |
 //! | `operators` | operators of our own, where tract has none in double precision, or slow ones |
 //! | `train` | train mode: each BatchNorm normalises with its batch and tells what it saw |
 //! | `convolve` | convolutions of our own, in single and in double precision |
@@ -42,6 +43,7 @@ mod operators;
 #[cfg(feature = "ort")]
 mod ort;
 mod outline;
+mod parts;
 mod perturb;
 mod quiet;
 mod session;

@@ -30,6 +30,7 @@ pub(crate) use operators::{DROPOUT, NORM};
 
 use crate::apart::Weights;
 use crate::buffers::Buffers;
+use crate::compile::{declutter, optimize};
 use crate::constant::from_tract;
 use crate::convolve::{self, Which};
 use crate::error::node_name;
@@ -324,13 +325,12 @@ fn compile(proto: &ModelProto, mut typed: TypedModel, norms: &mut [Norm]) -> Res
     let program = crate::operators::hide_slices(&mut typed)
         .and_then(|()| crate::operators::hide_reversed(&mut typed))
         .and_then(|()| convolve::exchange::<f32>(&mut typed, Which::SinglePixels, &buffers))
-        .and_then(|()| typed.into_decluttered())
-        .and_then(|mut model| {
-            convolve::exchange::<f32>(&mut model, Which::All, &buffers)?;
-            activations::exchange(&mut model, &buffers)?;
-            model.into_optimized()
-        })
-        .and_then(|model| Program::new(model, &places, &mut met, &buffers))
+        .and_then(|()| declutter(&mut typed))
+        .and_then(|()| convolve::exchange::<f32>(&mut typed, Which::All, &buffers))
+        .and_then(|()| activations::exchange(&mut typed, &buffers))
+        .and_then(|()| declutter(&mut typed))
+        .and_then(|()| optimize(&mut typed))
+        .and_then(|()| Program::new(typed, &places, &mut met, &buffers))
         .map_err(blame)?;
     let lost = always.into_iter().find(|&place| met[place] != 1);
     let twice = (0..norms.len()).find(|&place| met[place] > 1 || norms[place].channels == 0);
