@@ -6,7 +6,7 @@
 
 Needs numpy and onnx (requirements.txt). Channels are few and kernels 1×1, so that what is measured is what a node costs, not what its elements cost.
 In turn, several rounds, medians. The start of a process is a part of each time, so 10 BatchNorms cost more each than 10,000.
-`fold`'s proof end to end is tract's work, which does not grow linearly: it is measured up to --proof BatchNorms.
+`fold`'s proof end to end is tract's work, some of which grows with the square: it is measured up to --proof BatchNorms.
 """
 
 import argparse
