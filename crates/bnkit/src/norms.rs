@@ -57,7 +57,7 @@ pub(crate) fn find(model: &Model, types: &Types) -> Vec<DataNorm> {
             None => (look.written_out(node)?, true),
         };
         Some(DataNorm {
-            node: model.label(id).to_string(),
+            node: model.label(id).clone(),
             kind,
             written_out,
             code: CODE,

@@ -177,9 +177,9 @@ pub struct Merge {
     /// The rule: "merge-branches" or "merge-sequence".
     pub rule: &'static str,
     /// The Conv that they became.
-    pub into: String,
+    pub into: Name,
     /// The nodes that are gone.
-    pub merged: Vec<String>,
+    pub merged: Vec<Name>,
     /// Elements of weights, biases and BatchNorm vectors before (BatchNorms behind a Conv are folded by then).
     pub parameters_before: u64,
     /// Elements of the weight and the bias after.
@@ -194,7 +194,7 @@ pub struct Merge {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MergeRefusal {
     /// The node at which they meet: the last Add, or the second Conv.
-    pub node: String,
+    pub node: Name,
     /// Why.
     pub refusal: Refusal,
 }
@@ -294,7 +294,7 @@ pub struct Finding {
     /// The stable code.
     pub code: &'static str,
     /// The BatchNorm.
-    pub node: String,
+    pub node: Name,
     /// One sentence with tensor, channel and number.
     pub message: String,
 }

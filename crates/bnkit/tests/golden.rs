@@ -204,7 +204,7 @@ fn normalisations_with_statistics_of_the_data_are_named() {
         let found: serde_json::Map<String, Value> = report
             .data_norms
             .iter()
-            .map(|norm| (norm.node.clone(), norm.kind.into()))
+            .map(|norm| (norm.node.to_string(), norm.kind.into()))
             .collect();
         assert_eq!(found, *expected, "{name}");
         assert!(

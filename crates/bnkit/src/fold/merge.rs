@@ -206,7 +206,7 @@ impl Merger {
                 let label = setting.before.label(setting.model, node);
                 self.refused
                     .extend(refusals.into_iter().map(|refusal| MergeRefusal {
-                        node: label.to_string(),
+                        node: label.clone(),
                         refusal,
                     }));
                 return Ok(());
@@ -226,8 +226,8 @@ impl Merger {
         self.depth.insert(merging.into, deepest.unwrap_or(0) + 1);
         self.done.push(report::Merge {
             rule: merging.rule,
-            into: into.to_string(),
-            merged: nodes.iter().map(|&node| label(node).to_string()).collect(),
+            into: into.clone(),
+            merged: nodes.iter().map(|&node| label(node).clone()).collect(),
             parameters_before: merging.parameters.0,
             parameters_after: merging.parameters.1,
             macs_before: merging.macs.map(|macs| macs.0),

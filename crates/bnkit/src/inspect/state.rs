@@ -111,7 +111,7 @@ pub fn state(path: &Path) -> Result<StateReport> {
         .into_iter()
         .map(|problem| Finding {
             code: "incomplete-group",
-            node: problem.module,
+            node: problem.module.into(),
             message: problem.message,
         })
         .collect();
@@ -210,7 +210,7 @@ fn batch_norm(
         let (dtype, values) = vector(dict, name)?;
         problems.extend(wrong(role, name, &values).map(|message| Finding {
             code: "bad-statistics",
-            node: group.module.clone(),
+            node: group.module.as_str().into(),
             message,
         }));
         let mut ends = Ends::default();

@@ -53,7 +53,7 @@ pub struct AffineNode {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DataNorm {
     /// The node, or the one that a written-out one begins with.
-    pub node: String,
+    pub node: Name,
     /// What it is: "LayerNorm" …
     pub kind: &'static str,
     /// Whether it is written out in elementary operators.

@@ -1,5 +1,7 @@
 //! What is wrong with the numbers of a BatchNorm: what no fold can be right with, and what deserves a word.
 
+use bnkit_model::onnx::Name;
+
 use super::{Parameters, ROLES};
 use crate::report::{Finding, Warning};
 
@@ -79,13 +81,13 @@ impl Parameters {
     }
 
     /// Looks at the values; `tensor` names what is in an input slot.
-    pub(crate) fn examine<'n>(&mut self, label: &str, tensor: impl Fn(usize) -> &'n str) {
+    pub(crate) fn examine<'n>(&mut self, label: &Name, tensor: impl Fn(usize) -> &'n str) {
         self.findings = self
             .faults()
             .iter()
             .map(|fault| Finding {
                 code: "bad-statistics",
-                node: label.to_owned(),
+                node: label.clone(),
                 message: fault.say(tensor(fault.slot)),
             })
             .collect();

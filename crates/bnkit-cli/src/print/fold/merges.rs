@@ -61,7 +61,7 @@ pub(super) fn table(report: &FoldReport) -> Table {
         let macs = merge.macs_before.zip(merge.macs_after);
         let arrow = |(before, after)| format!("{} → {}", grouped(before), grouped(after));
         table.row([
-            merge.into.clone(),
+            merge.into.to_string(),
             merge.merged.join(", "),
             arrow((merge.parameters_before, merge.parameters_after)),
             macs.map_or_else(String::new, arrow),
@@ -75,7 +75,7 @@ pub(super) fn refused(report: &FoldReport) -> Table {
     let mut table = Table::new(&["at", "code", "why"]);
     for merge in &report.merges_refused {
         table.row([
-            merge.node.clone(),
+            merge.node.to_string(),
             merge.refusal.code.to_owned(),
             merge.refusal.message.clone(),
         ]);
@@ -93,8 +93,8 @@ mod tests {
     fn merge(into: &str, macs: Option<u64>) -> Merge {
         Merge {
             rule: "merge-branches",
-            into: into.to_owned(),
-            merged: vec!["/conv_1x1".to_owned(), "/Add".to_owned()],
+            into: into.into(),
+            merged: vec!["/conv_1x1".into(), "/Add".into()],
             parameters_before: 23_328,
             parameters_after: 20_784,
             macs_before: macs,
@@ -116,7 +116,7 @@ mod tests {
         let mut report = samples::fold();
         report.merges = vec![merge("/a", None)];
         report.merges_refused = vec![MergeRefusal {
-            node: "/Add_1".to_owned(),
+            node: "/Add_1".into(),
             refusal: Refusal::new("merge-pads", "the paddings differ"),
         }];
         let mut out = Vec::new();

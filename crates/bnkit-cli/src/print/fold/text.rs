@@ -115,7 +115,7 @@ fn errors(report: &FoldReport, out: &mut dyn Write, detail: Detail) -> io::Resul
     let mut table = Table::new(&["BatchNorm", "code", "what is wrong"]);
     for error in &report.errors {
         table.row([
-            error.node.clone(),
+            error.node.to_string(),
             error.code.to_owned(),
             error.message.clone(),
         ]);
@@ -364,7 +364,7 @@ Folded 3 of 4 BatchNorms
         ]);
         report.errors.push(Finding {
             code: "negative-variance",
-            node: "/bn".to_owned(),
+            node: "/bn".into(),
             message: "tensor \"v\": channel 3 is -1".to_owned(),
         });
         report.output = None;

@@ -168,7 +168,7 @@ mod tests {
         norm.site.training_mode = true;
         norm.errors.push(Finding {
             code: "nan",
-            node: String::new(),
+            node: "".into(),
             message: String::new(),
         });
         assert_eq!(route(&norm), "training mode; bad statistics: nan");

@@ -198,7 +198,7 @@ fn problems(report: &StateReport) -> Table {
     let mut table = Table::new(&["", "code", "problem"]);
     for problem in &report.problems {
         table.row([
-            problem.node.clone(),
+            problem.node.to_string(),
             problem.code.to_owned(),
             problem.message.clone(),
         ]);

@@ -124,7 +124,7 @@ fn batch_norms(report: &InspectReport, out: &mut dyn Write, detail: Detail) -> i
         let mut table = Table::new(&["", "", ""]);
         for error in &errors {
             table.row([
-                error.node.clone(),
+                error.node.to_string(),
                 error.code.to_owned(),
                 error.message.clone(),
             ]);
