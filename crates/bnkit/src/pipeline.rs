@@ -170,15 +170,19 @@ fn carry_out(
     progress: &dyn Progress,
 ) -> Result<FoldReport> {
     let hashing = (job.hash || job.provenance).then(|| hash::in_background(&job.input));
-    let verification = match (&job.verify, &original) {
+    let needed = || {
+        let gone = || Error::Request("internal error: the original is gone".to_owned());
+        original.as_ref().ok_or_else(gone)
+    };
+    let verification = match &job.verify {
         _ if job.output.is_none() || !plan.errors.is_empty() => None,
-        (Some(options), Some(original)) => {
+        None => Some(Verification::skipped()),
+        Some(options) => {
             progress.begin(Phase::Proving, None);
             let options = options.ended_by(&job.interrupt);
-            let proof = verify::prove(original, &plan, &job.fold, &options);
+            let proof = verify::prove(needed()?, &plan, &job.fold, &options);
             Some(proof.map_err(|error| error.in_file(&job.input))?)
         }
-        _ => Some(Verification::skipped()),
     };
     // The plan's lists are the report's from here on, and nobody asks for the proof's any more: of very many nodes they are large.
     (plan.routes, plan.merges) = (Vec::new(), Vec::new());
@@ -209,9 +213,9 @@ fn carry_out(
         job.interrupt.go_on()?;
         record(&mut plan, job, &report)?;
         // Before the model, as all that belongs to it: a folded model without its statistics cannot be undone.
-        if let (Some(stats), Some(original)) = (&job.keep_stats, &original) {
+        if let Some(stats) = &job.keep_stats {
             plan.sites.clone_from(&report.sites);
-            files::write(stats, job.force, &plan.kept_stats(original)?)?;
+            files::write(stats, job.force, &plan.kept_stats(needed()?)?)?;
             report.kept_stats = Some(stats.display().to_string());
         }
         drop(original);
