@@ -35,24 +35,9 @@ fn in_parts_of(
         return work(model);
     }
     let mut whole = Whole::of(model)?;
-    let mut part_of = HashMap::new();
-    let parts: Vec<&[usize]> = order.chunks(size).collect();
-    for (index, part) in parts.iter().enumerate() {
-        part_of.extend(part.iter().map(|&id| (id, index)));
-    }
-    for (index, nodes) in parts.into_iter().enumerate() {
-        let is_elsewhere = |inlet: &InletId| part_of.get(&inlet.node) != Some(&index);
-        let mut part = Part::of(model, nodes)?;
-        for &id in nodes {
-            for (slot, output) in model.node(id).outputs.iter().enumerate() {
-                let outlet = OutletId::new(id, slot);
-                if output.successors.iter().any(is_elsewhere) || model.outputs.contains(&outlet) {
-                    part.gives.push(outlet);
-                }
-            }
-        }
-        let outputs = part.gives.iter().map(|outlet| part.places[outlet]);
-        part.model.outputs = outputs.collect();
+    let outputs: HashSet<OutletId> = model.output_outlets()?.iter().copied().collect();
+    for nodes in order.chunks(size) {
+        let mut part = Part::of(model, nodes, &outputs)?;
         work(&mut part.model)?;
         whole.append(part)?;
     }
@@ -66,19 +51,27 @@ fn is_given(model: &TypedModel, id: usize) -> bool {
     node.op_is::<TypedSource>() || node.op_is::<Const>()
 }
 
-/// Adds a node as it is elsewhere, reading `inputs`.
-fn add(
-    model: &mut TypedModel,
-    name: String,
+/// Adds a node of another model. `places` says where the values of that one are in `model`, those of the node from now on, too.
+fn copy(
     node: &TypedNode,
-    inputs: &[OutletId],
-) -> TractResult<usize> {
+    name: String,
+    model: &mut TypedModel,
+    places: &mut HashMap<OutletId, OutletId>,
+) -> TractResult<()> {
     let facts = node.outputs.iter().map(|output| output.fact.clone());
     let id = model.add_node(name, node.op.clone(), facts.collect())?;
-    for (slot, &input) in inputs.iter().enumerate() {
-        model.add_edge(input, InletId::new(id, slot))?;
+    for (slot, input) in node.inputs.iter().enumerate() {
+        model.add_edge(place(places, *input)?, InletId::new(id, slot))?;
     }
-    Ok(id)
+    for slot in 0..node.outputs.len() {
+        places.insert(OutletId::new(node.id, slot), OutletId::new(id, slot));
+    }
+    Ok(())
+}
+
+fn place(places: &HashMap<OutletId, OutletId>, outlet: OutletId) -> TractResult<OutletId> {
+    let place = places.get(&outlet).copied();
+    place.ok_or_else(|| format_err!("{outlet:?} is read before it is computed"))
 }
 
 /// Some nodes of a model, as a model of their own.
@@ -93,7 +86,8 @@ struct Part {
 }
 
 impl Part {
-    fn of(whole: &TypedModel, nodes: &[usize]) -> TractResult<Self> {
+    /// `outputs`: those of the whole.
+    fn of(whole: &TypedModel, nodes: &[usize], outputs: &HashSet<OutletId>) -> TractResult<Self> {
         let mut part = Self {
             model: TypedModel {
                 symbols: whole.symbols.clone(),
@@ -103,41 +97,43 @@ impl Part {
             takes: vec![],
             gives: vec![],
         };
+        let own: HashSet<usize> = nodes.iter().copied().collect();
+        let is_elsewhere = |inlet: &InletId| !own.contains(&inlet.node);
         for &id in nodes {
             let node = whole.node(id);
-            let inputs: TVec<OutletId> = node
-                .inputs
-                .iter()
-                .map(|&input| part.input(whole, input))
-                .collect::<TractResult<_>>()?;
-            let new = add(&mut part.model, node.name.clone(), node, &inputs)?;
-            for slot in 0..node.outputs.len() {
-                let place = OutletId::new(new, slot);
-                part.places.insert(OutletId::new(id, slot), place);
+            for &input in &node.inputs {
+                part.provide(whole, input)?;
+            }
+            copy(node, node.name.clone(), &mut part.model, &mut part.places)?;
+            for (slot, output) in node.outputs.iter().enumerate() {
+                let outlet = OutletId::new(id, slot);
+                if output.successors.iter().any(is_elsewhere) || outputs.contains(&outlet) {
+                    part.gives.push(outlet);
+                    part.model.outputs.push(part.places[&outlet]);
+                }
             }
         }
         Ok(part)
     }
 
-    /// What a node of the part reads: one before it, a constant that the part has for itself, or an input of the part.
-    fn input(&mut self, whole: &TypedModel, outlet: OutletId) -> TractResult<OutletId> {
-        if let Some(&place) = self.places.get(&outlet) {
-            return Ok(place);
+    /// Sees to it that a node can read a value that the part does not compute: a constant it gets for itself, all else is an input.
+    fn provide(&mut self, whole: &TypedModel, outlet: OutletId) -> TractResult<()> {
+        if self.places.contains_key(&outlet) {
+            return Ok(());
         }
         let node = whole.node(outlet.node);
-        let place = if node.op_is::<Const>() {
-            add(&mut self.model, node.name.clone(), node, &[])?.into()
-        } else {
-            self.takes.push(outlet);
-            let name = match outlet.slot {
-                0 => node.name.clone(),
-                slot => format!("{}:{slot}", node.name),
-            };
-            let fact = whole.outlet_fact(outlet)?.clone();
-            self.model.add_source(name, fact)?
+        if node.op_is::<Const>() {
+            return copy(node, node.name.clone(), &mut self.model, &mut self.places);
+        }
+        let name = match outlet.slot {
+            0 => node.name.clone(),
+            slot => format!("{}:{slot}", node.name),
         };
-        self.places.insert(outlet, place);
-        Ok(place)
+        let fact = whole.outlet_fact(outlet)?.clone();
+        let source = self.model.add_source(name, fact)?;
+        self.places.insert(outlet, source);
+        self.takes.push(outlet);
+        Ok(())
     }
 }
 
@@ -180,30 +176,21 @@ impl<'m> Whole<'m> {
         self.parts += 1;
         let mut places = HashMap::new();
         for (&input, outlet) in part.model.input_outlets()?.iter().zip(&part.takes) {
-            places.insert(input, self.place(*outlet)?);
+            places.insert(input, place(&self.places, *outlet)?);
         }
         for id in part.model.eval_order()? {
             let node = part.model.node(id);
             if node.op_is::<TypedSource>() {
                 continue;
             }
-            let inputs: TVec<OutletId> = node.inputs.iter().map(|input| places[input]).collect();
             let name = self.free(&node.name);
-            let new = add(&mut self.model, name, node, &inputs)?;
-            for slot in 0..node.outputs.len() {
-                places.insert(OutletId::new(id, slot), OutletId::new(new, slot));
-            }
+            copy(node, name, &mut self.model, &mut places)?;
         }
         for (outlet, output) in part.gives.into_iter().zip(part.model.output_outlets()?) {
-            self.places.insert(outlet, places[output]);
+            self.places.insert(outlet, place(&places, *output)?);
         }
         self.model.properties.extend(part.model.properties);
         Ok(())
-    }
-
-    fn place(&self, outlet: OutletId) -> TractResult<OutletId> {
-        let place = self.places.get(&outlet).copied();
-        place.ok_or_else(|| format_err!("{outlet:?} is read before it is computed"))
     }
 
     /// `name`, or with the number of the part if there is a node of that name: parts may have the same constants.
@@ -221,10 +208,9 @@ impl<'m> Whole<'m> {
             let node = self.before.node(outlet.node);
             if node.op_is::<Const>() && !self.places.contains_key(&outlet) {
                 let name = self.free(&node.name);
-                let id = add(&mut self.model, name, node, &[])?;
-                self.places.insert(outlet, id.into());
+                copy(node, name, &mut self.model, &mut self.places)?;
             }
-            let place = self.place(outlet)?;
+            let place = place(&self.places, outlet)?;
             self.model.outputs.push(place);
             if let Some(label) = self.before.outlet_label(outlet) {
                 self.model.set_outlet_label(place, label.to_owned())?;

@@ -259,7 +259,7 @@ fn node_of(model: &Model, op_type: &str) -> NodeId {
 fn values(dims: &[usize], values: &[f64]) -> NewTensor {
     NewTensor {
         dtype: DType::F32,
-        dims: dims.to_vec().into(),
+        dims: dims.into(),
         recipe: Arc::new(Recipe::values(values.to_vec())),
     }
 }

@@ -1,11 +1,11 @@
-//! What the names of a scope mean, and how many values bear a name. There are as many as values, so the tables hold ids alone: the
+//! What the names of a scope mean, and how many values or nodes bear a name. There are as many as values, so the tables hold ids alone: the
 //! texts are in the values.
 
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::hash_table::{Entry, HashTable};
 
-use super::model::{Value, ValueId};
+use super::model::{Node, Value, ValueId};
 
 /// What each name of a scope means. The values are those of the model, always the same list.
 #[derive(Debug, Clone, Default)]
@@ -47,28 +47,45 @@ impl Meanings {
     }
 }
 
-/// How many values bear each name. The values are those of the model, always the same list.
+/// What has a name.
+pub(crate) trait Named {
+    fn name(&self) -> &str;
+}
+
+impl Named for Value {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Named for Node {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// How many values, or nodes, bear each name. They are those of the model, always the same list.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Bearers {
-    /// One that bears the name, or did, and how many do.
-    counts: HashTable<(ValueId, u32)>,
+    /// The place of one that bears the name, or did, and how many do.
+    counts: HashTable<(u32, u32)>,
     hasher: RandomState,
 }
 
 impl Bearers {
-    /// How many values bear `name`.
-    pub(crate) fn count(&self, name: &str, values: &[Value]) -> u32 {
-        let is_it = |(id, _): &(ValueId, u32)| values[id.index()].name == *name;
+    /// How many bear `name`.
+    pub(crate) fn count(&self, name: &str, list: &[impl Named]) -> u32 {
+        let is_it = |&(place, _): &(u32, u32)| list[place as usize].name() == name;
         let found = self.counts.find(self.hasher.hash_one(name), is_it);
         found.map_or(0, |&(_, count)| count)
     }
 
-    /// `id` bears its name from now on.
-    pub(super) fn add(&mut self, id: ValueId, values: &[Value]) {
-        let name = |&(id, _): &(ValueId, u32)| values[id.index()].name.as_str();
-        let wanted = (id, 1);
-        let hash = |entry: &(ValueId, u32)| self.hasher.hash_one(name(entry));
-        let is_it = |other: &(ValueId, u32)| name(other) == name(&wanted);
+    /// The one at `index` bears its name from now on.
+    pub(super) fn add(&mut self, index: usize, list: &[impl Named]) {
+        let name = |&(place, _): &(u32, u32)| list[place as usize].name();
+        let wanted = (u32::try_from(index).expect("ids are 32 bits"), 1);
+        let hash = |entry: &(u32, u32)| self.hasher.hash_one(name(entry));
+        let is_it = |other: &(u32, u32)| name(other) == name(&wanted);
         match self.counts.entry(hash(&wanted), is_it, hash) {
             Entry::Occupied(mut entry) => entry.get_mut().1 += 1,
             Entry::Vacant(entry) => {
@@ -77,10 +94,10 @@ impl Bearers {
         }
     }
 
-    /// `id` bears its name no longer.
-    pub(super) fn remove(&mut self, id: ValueId, values: &[Value]) {
-        let name = values[id.index()].name.as_str();
-        let is_it = |(other, _): &(ValueId, u32)| values[other.index()].name == *name;
+    /// The one at `index` bears its name no longer.
+    pub(super) fn remove(&mut self, index: usize, list: &[impl Named]) {
+        let name = list[index].name();
+        let is_it = |&(place, _): &(u32, u32)| list[place as usize].name() == name;
         let Ok(mut entry) = self.counts.find_entry(self.hasher.hash_one(name), is_it) else {
             return;
         };
@@ -102,19 +119,18 @@ mod tests {
         let value = |name: &str| Value::new(ScopeId::new(0), name.into(), Origin::Input);
         let values = ["a", "b", "a", "a"].map(value);
         let mut bearers = Bearers::default();
-        let id = ValueId::new;
         for index in 0..4 {
-            bearers.add(id(index), &values);
+            bearers.add(index, &values);
         }
         let counts = |bearers: &Bearers| ["a", "b", "c"].map(|name| bearers.count(name, &values));
         assert_eq!(counts(&bearers), [3, 1, 0]);
         // The first may go; the others still bear the name.
-        bearers.remove(id(0), &values);
-        bearers.remove(id(1), &values);
+        bearers.remove(0, &values);
+        bearers.remove(1, &values);
         assert_eq!(counts(&bearers), [2, 0, 0]);
-        bearers.remove(id(3), &values);
-        bearers.remove(id(2), &values);
-        bearers.add(id(1), &values);
+        bearers.remove(3, &values);
+        bearers.remove(2, &values);
+        bearers.add(1, &values);
         assert_eq!(counts(&bearers), [0, 1, 0]);
     }
     use crate::onnx::model::{Origin, ScopeId};

@@ -6,7 +6,7 @@
 //!
 //! Readers get `&Model`. All changes go through [`Model::apply`](crate::onnx::Edit), in `edit.rs`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -78,11 +78,8 @@ pub struct Model {
     /// The names of values of all scopes but the main graph, whose own table has the others.
     pub(crate) inner_names: Bearers,
     /// The names of the nodes that stand in the graph, once a fresh one was asked for.
-    pub(crate) node_names: OnceLock<NameTable>,
+    pub(crate) node_names: OnceLock<Bearers>,
 }
-
-/// How many nodes bear a name; what a fresh name must not be in.
-pub(crate) type NameTable = HashMap<Name, u32>;
 
 /// What kind of scope this is.
 #[derive(Debug, Clone, PartialEq, Eq)]

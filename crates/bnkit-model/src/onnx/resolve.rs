@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::model::{
-    AttributeValue, Model, NameTable, NodeId, Origin, ScopeId, ScopeKind, Value, ValueId,
-};
+use super::meanings::Bearers;
+use super::model::{AttributeValue, Model, NodeId, Origin, ScopeId, ScopeKind, Value, ValueId};
 use super::uses::Use;
 use crate::{Error, Result};
 
@@ -97,13 +96,13 @@ impl Model {
     /// A name that no node of the model has: `wanted`, or `wanted` with a number.
     pub fn fresh_node_name(&self, wanted: &str) -> String {
         let taken = self.node_names.get_or_init(|| {
-            let mut taken = NameTable::new();
-            for (_, node) in self.nodes().filter(|(_, node)| !node.name.is_empty()) {
-                *taken.entry(node.name.clone()).or_default() += 1;
+            let mut taken = Bearers::default();
+            for (id, _) in self.nodes().filter(|(_, node)| !node.name.is_empty()) {
+                taken.add(id.index(), &self.nodes);
             }
             taken
         });
-        fresh(wanted, |name| taken.contains_key(name))
+        fresh(wanted, |name| taken.count(name, &self.nodes) > 0)
     }
 
     /// The value of this name that `scope` itself defines.
@@ -115,35 +114,33 @@ impl Model {
     pub(super) fn bind(&mut self, id: ValueId) -> Option<ValueId> {
         let scope = self.value(id).scope;
         if scope != self.main() {
-            self.inner_names.add(id, &self.values);
+            self.inner_names.add(id.index(), &self.values);
         }
         self.scopes[scope.index()].names.insert(id, &self.values)
     }
 
     /// The name of a value that is gone means nothing in its scope any more, or already another value.
     pub(super) fn unbind(&mut self, id: ValueId) {
-        let main = self.main();
         let scope = self.value(id).scope;
         self.scopes[scope.index()].names.remove(id, &self.values);
-        if scope != main {
-            self.inner_names.remove(id, &self.values);
+        if scope != self.main() {
+            self.inner_names.remove(id.index(), &self.values);
         }
     }
 
     /// Notes the name of a node that stands in the graph from now on.
     pub(super) fn take_node_name(&mut self, node: NodeId) {
-        let name = &self.nodes[node.index()].name;
         if let Some(taken) = self.node_names.get_mut()
-            && !name.is_empty()
+            && !self.nodes[node.index()].name.is_empty()
         {
-            *taken.entry(name.clone()).or_default() += 1;
+            taken.add(node.index(), &self.nodes);
         }
     }
 
     /// Gives up the name of a node that stands there no longer.
     pub(super) fn free_node_name(&mut self, node: NodeId) {
         if let Some(taken) = self.node_names.get_mut() {
-            free(taken, &self.nodes[node.index()].name);
+            taken.remove(node.index(), &self.nodes);
         }
     }
 
@@ -228,16 +225,6 @@ fn fresh(wanted: &str, is_taken: impl Fn(&str) -> bool) -> String {
     numbered
         .find(|name| !is_taken(name))
         .expect("there are more numbers than names")
-}
-
-/// One less bears this name.
-fn free(taken: &mut NameTable, name: &str) {
-    if let Some(count) = taken.get_mut(name) {
-        *count -= 1;
-        if *count == 0 {
-            taken.remove(name);
-        }
-    }
 }
 
 /// Checks that the nodes of every scope can be ordered.

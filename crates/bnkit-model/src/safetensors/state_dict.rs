@@ -220,7 +220,7 @@ impl StateDict {
         let dtype = dtype_of(tensor.dtype)?;
         Some(TensorDef::borrowed(
             dtype,
-            tensor.shape.clone().into(),
+            tensor.shape.as_slice().into(),
             self.stored(tensor),
         ))
     }

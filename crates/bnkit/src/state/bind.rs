@@ -258,13 +258,13 @@ impl Bound {
     }
 
     /// Types and shapes that the content of a tensor is worth reading for; both ways for two axes.
-    fn wanted(&self, values: &[ValueId]) -> BTreeSet<(i32, Arc<[usize]>)> {
+    fn wanted(&self, values: &[ValueId]) -> BTreeSet<(i32, Vec<usize>)> {
         let mut wanted = BTreeSet::new();
         for &value in values {
             if let Some(def) = &self.model.value(value).tensor {
-                wanted.insert((def.dtype.to_onnx(), def.dims.clone()));
+                wanted.insert((def.dtype.to_onnx(), def.dims.to_vec()));
                 if let [rows, columns] = def.dims[..] {
-                    wanted.insert((def.dtype.to_onnx(), [columns, rows].into()));
+                    wanted.insert((def.dtype.to_onnx(), vec![columns, rows]));
                 }
             }
         }
@@ -332,7 +332,7 @@ fn borrow(dict: &StateDict, tensor: &Tensor, value: ValueId, own: &TensorDef) ->
     let elements = dict.stored(tensor);
     match dtype_of(tensor.dtype) {
         Some(stored) if stored != own.dtype => {
-            let base = TensorDef::borrowed(stored, tensor.shape.clone().into(), elements);
+            let base = TensorDef::borrowed(stored, tensor.shape.as_slice().into(), elements);
             let tensor = NewTensor {
                 dtype: own.dtype,
                 dims: own.dims.clone(),
@@ -398,14 +398,14 @@ impl Contents {
     fn of(
         dict: &StateDict,
         tied: &BTreeSet<usize>,
-        wanted: &BTreeSet<(i32, Arc<[usize]>)>,
+        wanted: &BTreeSet<(i32, Vec<usize>)>,
     ) -> Result<Self> {
         let mut known: HashMap<Key, Vec<Tie>> = HashMap::new();
         for (place, tensor) in dict.tensors().iter().enumerate() {
             let Some(dtype) = dtype_of(tensor.dtype).filter(|dtype| dtype.is_float()) else {
                 continue;
             };
-            let kind = (dtype.to_onnx(), tensor.shape.clone().into());
+            let kind = (dtype.to_onnx(), tensor.shape.clone());
             if tied.contains(&place) || !wanted.contains(&kind) {
                 continue;
             }

@@ -62,7 +62,7 @@ impl Restorer<'_> {
         };
         Ok(NewTensor {
             dtype,
-            dims: constant.dims.clone().into(),
+            dims: constant.dims.as_slice().into(),
             recipe: Arc::new(recipe),
         })
     }

@@ -195,15 +195,15 @@ impl Evaluation<'_, '_> {
 
 /// The elements of a tensor of the model.
 pub(super) fn stored(model: &Model, tensor: &TensorDef) -> Result<Array, Error> {
-    let (dtype, dims) = (tensor.dtype, tensor.dims.clone());
+    let (dtype, dims) = (tensor.dtype, tensor.dims.to_vec());
     if !dtype.is_integer() && dtype != DType::Bool {
-        return Ok(Array::float(dtype, dims.to_vec(), model.read_f64(tensor)?));
+        return Ok(Array::float(dtype, dims, model.read_f64(tensor)?));
     }
     let values = model.read_tensor(tensor)?.to_i64()?;
     if dtype == DType::U64 && values.iter().any(|&value| value < 0) {
         return Err(Error::invalid("it holds integers beyond 2^63"));
     }
-    Ok(Array::int(dtype, dims.to_vec(), values))
+    Ok(Array::int(dtype, dims, values))
 }
 
 fn spelled_out(literal: &Literal<'_>) -> Array {

@@ -274,10 +274,9 @@ fn put_scales(
     }
     let becomes_vector = scales.len() != quantised.scales.len();
     let count = scales.len();
-    let dims = if becomes_vector {
-        vec![count]
-    } else {
-        quantised.scale.dims.to_vec()
+    let dims = match becomes_vector {
+        true => [count].into(),
+        false => quantised.scale.dims.clone(),
     };
     let mut edits = context.put(node, 1, context.dense(dtype, dims, scales)?, "");
     if becomes_vector {
